@@ -1,0 +1,1 @@
+"""glimpse finds a person again when only part of them can be seen."""

@@ -1,0 +1,42 @@
+"""What glimpse says when something given to it is wrong: where, why, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class GlimpseError(Exception):
+    """An error in what the user gave, not in glimpse.
+
+    The command line prints it as one message and exits with code 2.
+
+    Args:
+        where: the file, field or option that is wrong.
+        cause: what is wrong with it, without a final full stop.
+        remedy: what to do about it, without a final full stop.
+
+    >>> print(DataError("crops/a.jpg", "the file is truncated", "copy it again or pass --skip-bad"))
+    crops/a.jpg: the file is truncated. Remedy: copy it again or pass --skip-bad.
+    """
+
+    def __init__(self, where: str | Path, cause: str, remedy: str) -> None:
+        self.where = str(where)
+        self.cause = cause
+        self.remedy = remedy
+        super().__init__(f"{self.where}: {cause}. Remedy: {remedy}.")
+
+
+class DataError(GlimpseError):
+    """An image, a dataset or a list of samples cannot be used."""
+
+
+class ConfigError(GlimpseError):
+    """A recipe, an option or an argument is not valid."""
+
+
+class WeightsError(GlimpseError):
+    """A weights file or its card cannot be used."""
+
+
+class EmbeddingError(GlimpseError):
+    """Embeddings do not fit each other or the distance they are given to."""
