@@ -1,0 +1,23 @@
+"""Networks that turn a crop into a map of features at stride 16."""
+
+from glimpse.backbones.osnet import OSNet
+from glimpse.backbones.starts import (
+    BACKBONES,
+    BackboneName,
+    Start,
+    build_backbone,
+    load_start,
+    preprocessing,
+    read_safetensors,
+)
+
+__all__ = [
+    "BACKBONES",
+    "BackboneName",
+    "OSNet",
+    "Start",
+    "build_backbone",
+    "load_start",
+    "preprocessing",
+    "read_safetensors",
+]

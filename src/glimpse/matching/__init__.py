@@ -1,0 +1,42 @@
+"""Distances between crops, made of kernels: tensors in, tensors out; no files, no datasets, no paper's name."""
+
+from glimpse.matching.cascade import Cascade, smallest
+from glimpse.matching.distance import Distance, Explanation, PartMatch
+from glimpse.matching.kernels import (
+    EPS,
+    WORKSPACE_BYTES,
+    Bounded,
+    GlobalDistance,
+    MixedDistance,
+    PairGlobalDistance,
+    PartDistance,
+    cosine_distance,
+    pair_global_distance,
+    pair_global_vectors,
+    part_distance,
+    unit_vectors,
+)
+from glimpse.matching.ranking import Ranking, distance_rows, top_k
+
+__all__ = [
+    "EPS",
+    "WORKSPACE_BYTES",
+    "Bounded",
+    "Cascade",
+    "Distance",
+    "Explanation",
+    "GlobalDistance",
+    "MixedDistance",
+    "PairGlobalDistance",
+    "PartDistance",
+    "PartMatch",
+    "Ranking",
+    "cosine_distance",
+    "distance_rows",
+    "pair_global_distance",
+    "pair_global_vectors",
+    "part_distance",
+    "smallest",
+    "top_k",
+    "unit_vectors",
+]

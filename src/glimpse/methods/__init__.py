@@ -1,0 +1,27 @@
+"""One file per paper: network, losses, distance."""
+
+from collections.abc import Mapping
+
+from glimpse.methods.baseline import Baseline, BaselineOptions
+from glimpse.methods.method import Method, Outputs, Region
+from glimpse.methods.pcb import PCB, PCBOptions
+from glimpse.methods.peer import Peer, PeerOptions
+from glimpse.methods.qpm import QPM, QPMOptions
+
+METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, QPM, Peer)}
+"""Methods by name."""
+
+__all__ = [
+    "METHODS",
+    "PCB",
+    "QPM",
+    "Baseline",
+    "BaselineOptions",
+    "Method",
+    "Outputs",
+    "PCBOptions",
+    "Peer",
+    "PeerOptions",
+    "QPMOptions",
+    "Region",
+]

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from glimpse.embedding import Embedding
 from glimpse.matching.distance import Distance
 
 Outputs = dict[str, Tensor]
-"""What `forward` hands to `losses`: named tensors."""
+"""What `heads` hands to `losses` and `embed`: named tensors."""
+
+
+class Region(NamedTuple):
+    """Where a part lies in a crop: its name and `(x0, y0, x1, y1)` as shares of width and height."""
+
+    name: str
+    box: tuple[float, float, float, float]
+
+
+def strips_of(k: int) -> tuple[Region, ...]:
+    """K equal strips from top to bottom, named as reports show them.
+
+    >>> strips_of(2)[1]
+    Region(name='strip 2', box=(0.0, 0.5, 1.0, 1.0))
+    """
+    return tuple(Region(f"strip {i + 1}", (0.0, i / k, 1.0, (i + 1) / k)) for i in range(k))
 
 
 class Method(nn.Module, ABC):
@@ -20,11 +37,15 @@ class Method(nn.Module, ABC):
     The two steps are apart (`backbone(images) -> map`, `heads(map) -> outputs`) so that heads can be trained on
     cached maps of a frozen backbone.
 
-    `visible` is the prompt: which part of a crop is the person, as `[n, h, w]` in [0, 1] at any resolution
-    (1 = the person's region, 0 = hidden); `None` means the whole crop.
+    `visible` is the prompt: which part of a crop is the person, as `[n, H, W]` in [0, 1] (1 = the person's region,
+    0 = hidden); `None` means the whole crop. Every method must honour it.
+
+    A method is built as `Class(backbone, ids, options)`, with `ids` training identities (0: it only embeds).
     """
 
-    name: str
+    name: ClassVar[str]
+    Options: ClassVar[type[BaseModel]]
+    options: BaseModel
     backbone: nn.Module
 
     @abstractmethod
@@ -33,7 +54,7 @@ class Method(nn.Module, ABC):
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Outputs:
         """Outputs for normalised images `[n, 3, H, W]`."""
-        return self.heads(self.backbone(images), visible)
+        return self.heads(self.backbone(images, visible), visible)
 
     @abstractmethod
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
@@ -45,4 +66,9 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def distance(self, **options: Any) -> Distance:
-        """The distance that compares embeddings of this method."""
+        """The distance that compares embeddings of this method; its options are the method's test-time ones."""
+
+    @property
+    @abstractmethod
+    def regions(self) -> tuple[Region, ...]:
+        """Where each part lies, for drawing; in the order of the embedding's parts."""

@@ -1,0 +1,1 @@
+"""Occluders for real crops, and drawn people whose visibility is known exactly."""

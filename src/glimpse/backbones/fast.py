@@ -1,0 +1,54 @@
+"""What makes convolutions quick on CPUs without changing what they compute."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import sys
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from glimpse.backbones.osnet import ConvBN, Lite
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that tensors free, instead of handing it back and asking again for each layer.
+
+    glibc maps every large tensor anew and the kernel clears its pages each time: a third of the time of OSNet on CPU.
+    The process then holds its peak until it ends. Does nothing where the C library is not glibc.
+
+    Returns:
+        Whether it took effect.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
+    return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+def has_fast_bfloat16(device: torch.device | str = "cpu") -> bool:
+    """Whether bfloat16 is worth using on `device`."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return bool(supported()) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def folded(backbone: nn.Module) -> nn.Module:
+    """A copy of `backbone` for inference, its OSNet batch norms folded into the convolutions before them."""
+    backbone = copy.deepcopy(backbone).eval()
+    for module in backbone.modules():
+        if isinstance(module, ConvBN):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            module.bn = nn.Identity()
+        elif isinstance(module, Lite):
+            module.depthwise = fuse_conv_bn_eval(module.depthwise, module.bn)
+            module.bn = nn.Identity()
+    return backbone.requires_grad_(False)

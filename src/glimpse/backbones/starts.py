@@ -1,0 +1,183 @@
+"""Backbones by name, and the weights they start from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import timm
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from glimpse.backbones.osnet import OSNet
+from glimpse.backbones.timm_backbones import HRNetW32, MobileNetV2, ResNet50
+from glimpse.errors import WeightsError
+
+BackboneName = Literal[
+    "osnet_x0_25",
+    "osnet_x0_5",
+    "osnet_x0_75",
+    "osnet_x1_0",
+    "osnet_lct_x1_0",
+    "resnet50",
+    "hrnet_w32",
+    "mobilenetv2_100",
+    "mobilenetv2_100_same",
+]
+
+BACKBONES: Mapping[BackboneName, Callable[[], nn.Module]] = {
+    "osnet_x0_25": lambda: OSNet(0.25),
+    "osnet_x0_5": lambda: OSNet(0.5),
+    "osnet_x0_75": lambda: OSNet(0.75),
+    "osnet_x1_0": lambda: OSNet(1.0),
+    "osnet_lct_x1_0": lambda: OSNet(1.0, instance_norm=True, second_gate="lct"),
+    "resnet50": ResNet50,
+    "hrnet_w32": HRNetW32,
+    "mobilenetv2_100": MobileNetV2,
+    "mobilenetv2_100_same": lambda: MobileNetV2(pad_type="same"),
+}
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+Triple = tuple[float, float, float]
+
+
+class Start(BaseModel):
+    """Where the weights of a backbone came from, for the card of what is trained from them.
+
+    Attributes:
+        name: `scratch`, `imagenet` (timm's weights) or the file's name.
+        sha256: of the file; empty if there is none.
+        mean, std: pre-processing that the weights expect, of RGB in [0, 1].
+        source, training_data: as the file's metadata states them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sha256: str = ""
+    mean: Triple = _IMAGENET[0]
+    std: Triple = _IMAGENET[1]
+    source: str = ""
+    training_data: str = ""
+
+
+def build_backbone(name: BackboneName) -> nn.Module:
+    """The backbone `name` with random weights: images `[n, 3, H, W]` -> map `[n, .channels, H/16, W/16]`.
+
+    Raises:
+        WeightsError: there is no backbone of that name.
+
+    >>> build_backbone("osnet_x0_25").channels
+    128
+    """
+    if name not in BACKBONES:
+        raise WeightsError(f"backbone '{name}'", "is not known", f"choose one of {', '.join(get_args(BackboneName))}")
+    return BACKBONES[name]()
+
+
+def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> Start:
+    """Load weights into `backbone` and say what they are.
+
+    Args:
+        backbone: what `build_backbone(name)` gave.
+        start: `scratch` (leave it as it is), `imagenet` (timm downloads its weights) or a `.safetensors` file. Tensors
+            of a file that belong to a head (`head_*`, `classifier*`, ...) are left out.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or does not fit the backbone.
+    """
+    if start == "scratch":
+        return Start(name="scratch")
+    if start == "imagenet":
+        return _download(backbone, name)
+    path = Path(start)
+    tensors, metadata = read_safetensors(path)
+    own = backbone.net if hasattr(backbone, "net") else backbone
+    wanted = own.state_dict()
+    found = {key: value for key, value in tensors.items() if key in wanted}
+    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    wrong = [key for key, value in found.items() if value.shape != wanted[key].shape]
+    if missing or wrong:
+        raise WeightsError(
+            path,
+            f"does not fit backbone '{name}': {len(missing)} tensors are missing and {len(wrong)} have another shape "
+            f"(first: {(missing + wrong)[0]})",
+            "name the backbone that the file was made for",
+        )
+    own.load_state_dict({key: value.to(wanted[key].dtype) for key, value in found.items()}, strict=False)
+    mean, std = preprocessing(metadata)
+    return Start(
+        name=path.name,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        mean=mean,
+        std=std,
+        source=metadata.get("source", ""),
+        training_data=metadata.get("training_data", ""),
+    )
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        WeightsError: the file is missing or is not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise WeightsError(path, "there is no such file", "give the path of a .safetensors file") from error
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            path, f"is not a readable safetensors file ({error})", "pickled weights are not read; convert or copy again"
+        ) from error
+
+
+def preprocessing(metadata: Mapping[str, str]) -> tuple[Triple, Triple]:
+    """Mean and standard deviation (of RGB in [0, 1]) that the metadata of a weights file states.
+
+    Read from `mean` and `std` as JSON lists, else from a sentence in `input`; ImageNet's where nothing is said.
+
+    >>> preprocessing({"input": "RGB / 127.5 - 1 (mean 0.5, std 0.5)"})
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """
+    if "mean" in metadata and "std" in metadata:
+        mean, std = (tuple(float(v) for v in json.loads(metadata[key])) for key in ("mean", "std"))
+        return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    said = re.search(r"mean ([\d.]+), std ([\d.]+)", metadata.get("input", ""))
+    if said:
+        m, s = float(said[1]), float(said[2])
+        return (m, m, m), (s, s, s)
+    return _IMAGENET
+
+
+def _download(backbone: nn.Module, name: BackboneName) -> Start:
+    if not hasattr(backbone, "net"):
+        raise WeightsError(
+            f"start 'imagenet' of backbone '{name}'",
+            "no ImageNet weights of OSNet are published as safetensors",
+            "give a .safetensors file, or start: scratch",
+        )
+    architecture = name.removesuffix("_same")
+    try:
+        trained = timm.create_model(architecture, pretrained=True, num_classes=0, global_pool="")
+    except Exception as error:  # timm lets errors of several network libraries through
+        raise WeightsError(
+            f"start 'imagenet' of backbone '{name}'",
+            f"cannot be downloaded ({error})",
+            "check the network, or give a local .safetensors file as start",
+        ) from error
+    backbone.net.load_state_dict(trained.state_dict())
+    config = trained.pretrained_cfg
+    return Start(
+        name=f"imagenet ({config.get('hf_hub_id') or config.get('architecture')})",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        source=f"timm, {config.get('license', 'licence not stated')}",
+        training_data="ImageNet",
+    )

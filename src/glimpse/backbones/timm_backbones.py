@@ -1,0 +1,77 @@
+"""ResNet-50, HRNet-W32 and MobileNetV2 of timm as maps at stride 16."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 whose last stage keeps its input's resolution (stride 1, no dilation), as PCB does.
+
+    Map: 2048 channels at stride 16.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = timm.create_model("resnet50", num_classes=0, global_pool="")
+        first = self.net.layer4[0]
+        first.conv2.stride = (1, 1)
+        first.downsample[0].stride = (1, 1)
+        self.channels = 2048
+
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Map `[n, 2048, H/16, W/16]`; `visible` is not used (nothing here looks at the whole crop)."""
+        features: Tensor = self.net.forward_features(x)
+        return features
+
+
+class HRNetW32(nn.Module):
+    """HRNet-W32 (Sun et al., CVPR 2019): its four branches, widened as in its classifier, joined at stride 16.
+
+    The paper of QPM names the backbone but not how its map is made; ISP, which it follows, joins the same 1,920
+    channels at stride 4. Stride 16 keeps the strips and the cost of the other backbones.
+    Map: 1,920 channels at stride 16.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = timm.create_model("hrnet_w32", num_classes=0, global_pool="")
+        self.channels = 1920
+
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Map `[n, 1920, H/16, W/16]`; `visible` is not used."""
+        net = self.net
+        x = net.act1(net.bn1(net.conv1(x)))
+        x = net.act2(net.bn2(net.conv2(x)))
+        branches = [increase(branch) for increase, branch in zip(net.incre_modules, net.stages(x), strict=True)]
+        size = branches[2].shape[-2:]
+        at_16 = [
+            F.adaptive_avg_pool2d(b, size)
+            if b.shape[-2] >= size[0]
+            else F.interpolate(b, size=size, mode="bilinear", align_corners=False)
+            for b in branches
+        ]
+        return torch.cat(at_16, dim=1)
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 1.0 with output stride 16 (the last strided layer dilated). Map: 1,280 channels.
+
+    Args:
+        pad_type: timm's padding; `"same"` for weights that come from TensorFlow.
+    """
+
+    def __init__(self, pad_type: str = "") -> None:
+        super().__init__()
+        self.net = timm.create_model(
+            "mobilenetv2_100", num_classes=0, global_pool="", output_stride=16, pad_type=pad_type
+        )
+        self.channels = 1280
+
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Map `[n, 1280, H/16, W/16]`; `visible` is not used."""
+        features: Tensor = self.net.forward_features(x)
+        return features

@@ -1,0 +1,394 @@
+"""A trained method ready to use: its weights, its card, and crops in, embeddings out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from glimpse.backbones import BackboneName, Start, build_backbone, load_start, preprocessing, read_safetensors
+from glimpse.backbones.fast import folded, has_fast_bfloat16, keep_freed_memory
+from glimpse.data import Sample, read_image
+from glimpse.data.transforms import EvalTransform, Visible
+from glimpse.embedding import Embedding
+from glimpse.errors import ConfigError, DataError, GlimpseError, WeightsError
+from glimpse.files import atomic, write_text
+from glimpse.matching import Distance
+from glimpse.methods import METHODS, Method, Peer, Region
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Triple = tuple[float, float, float]
+PEER_MARK = "person-reidentification-retail-0265"
+
+
+class Card(BaseModel):
+    """What a weights file is: written beside it as JSON.
+
+    Attributes:
+        method, options: what `METHODS[method]` is built with.
+        backbone: its name.
+        size: height and width of the input.
+        mean, std: pre-processing, of RGB in [0, 1].
+        ids: training identities that its classifiers know; 0 if they were left out.
+        start: where the backbone's weights came from.
+        training_data: data set and split that trained it.
+        terms: licence of the weights and terms of the data.
+        recipe: every setting of the training, as the recipe had them.
+        metrics: measured on held-out identities, by name.
+        seed, epochs, minutes, machine, commit, command, glimpse: how it was made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    options: dict[str, Any] = {}
+    backbone: BackboneName
+    size: tuple[int, int]
+    mean: Triple
+    std: Triple
+    ids: int = Field(0, ge=0)
+    start: Start | None = None
+    training_data: str = ""
+    terms: str = ""
+    recipe: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+    seed: int | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    machine: str = ""
+    commit: str = ""
+    command: str = ""
+    glimpse: str = ""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `Model.embed_samples` gives.
+
+    Attributes:
+        embedding: one row per crop that could be read.
+        kept: row of `samples` for each row of `embedding`.
+        bad: an error for each crop that was skipped.
+        seconds: time it took, reading included.
+    """
+
+    embedding: Embedding
+    kept: list[int]
+    bad: list[DataError]
+    seconds: float
+
+
+Edit = Callable[[int, Image.Image], tuple[Image.Image, Visible | None]]
+"""Changes crop number i before it is embedded, and may say what of it is visible."""
+
+
+class Model:
+    """A method with weights: turns crops into embeddings, and has the distance that compares them.
+
+    Args:
+        method: the network.
+        card: what it is.
+        made_by: name and hash that its embeddings carry.
+        device: where it runs.
+        precision: what it computes in; `auto` takes bfloat16 where the processor is quick with it.
+        batch: crops per pass.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        card: Card,
+        made_by: str,
+        *,
+        device: torch.device | str = "cpu",
+        precision: Precision = "auto",
+        batch: int = 32,
+    ) -> None:
+        keep_freed_memory()
+        self.method = method.eval().to(device)
+        self.card = card
+        self.made_by = made_by
+        self.device = torch.device(device)
+        self.batch = batch
+        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
+        self._backbone = folded(method.backbone).to(device=device, memory_format=torch.channels_last)
+        self._transform = EvalTransform(card.size, card.mean, card.std)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.card.size
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Where each part lies in a crop."""
+        return self.method.regions
+
+    @property
+    def part_names(self) -> list[str]:
+        """Names of the parts, in the order of the embedding's."""
+        return [region.name for region in self.regions]
+
+    def distance(self, **options: Any) -> Distance:
+        """The method's distance.
+
+        Args:
+            options: its test-time options, such as `gamma` and `neighbours` of QPM.
+
+        Raises:
+            ConfigError: the method has no such option.
+        """
+        try:
+            return self.method.distance(**options)
+        except TypeError as error:
+            raise ConfigError(
+                f"distance of '{self.card.method}'", f"does not take {sorted(options)}", "see the method's page for its options"
+            ) from error
+
+    def embed(self, images: Iterable[Image.Image], visible: Iterable[Visible | None] | None = None) -> Embedding:
+        """Embed crops.
+
+        Args:
+            images: PIL images of any size.
+            visible: for each, the region that is the person: a box `(x0, y0, x1, y1)` or a mask `[h, w]` in pixels of
+                the crop, or `None` for the whole crop.
+
+        Raises:
+            DataError: there is no image, or a region does not fit its crop.
+        """
+        prompts = iter(visible) if visible is not None else None
+        pairs = ((image, next(prompts, None) if prompts is not None else None) for image in images)
+        rows = [self._pass(batch) for batch in self._batches(pairs)]
+        if not rows:
+            raise DataError("images", "there is nothing to embed", "give at least one crop")
+        return Embedding.cat(rows)
+
+    def embed_samples(
+        self,
+        samples: Sequence[Sample],
+        *,
+        edit: Edit | None = None,
+        skip_bad: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Embedded:
+        """Read and embed the crops of a dataset.
+
+        Args:
+            samples: which.
+            edit: changes each crop before it is embedded.
+            skip_bad: leave out crops that cannot be read, and report them, instead of stopping at the first.
+            progress: called with the number of crops done since the last call.
+
+        Raises:
+            DataError: a crop cannot be read (without `skip_bad`), or none can.
+        """
+        started = time.perf_counter()
+        kept: list[int] = []
+        bad: list[DataError] = []
+
+        def crops() -> Iterator[tuple[Image.Image, Visible | None]]:
+            for row, sample in enumerate(samples):
+                try:
+                    image = read_image(sample)
+                except DataError as error:
+                    if not skip_bad:
+                        raise
+                    bad.append(error)
+                    continue
+                kept.append(row)
+                yield edit(row, image) if edit is not None else (image, None)
+
+        rows = []
+        for batch in self._batches(crops()):
+            rows.append(self._pass(batch))
+            if progress is not None:
+                progress(len(rows[-1]))
+        if not rows:
+            raise DataError(
+                samples[0].path if samples else "crops", "no crop can be read", "check that the path holds images"
+            )
+        return Embedded(Embedding.cat(rows), kept, bad, time.perf_counter() - started)
+
+    def _batches(self, crops: Iterator[tuple[Image.Image, Visible | None]]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Read and transform the next batch while the network works on this one."""
+
+        def make() -> tuple[Tensor, Tensor | None] | None:
+            chunk = list(islice(crops, self.batch))
+            if not chunk:
+                return None
+            images, shown = zip(*(self._transform(image, visible) for image, visible in chunk), strict=True)
+            prompted = any(visible is not None for _, visible in chunk)
+            return torch.stack(images), torch.stack(shown) if prompted else None
+
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(make)
+            while (batch := ahead.result()) is not None:
+                ahead = reader.submit(make)
+                yield batch
+
+    @torch.inference_mode()
+    def _pass(self, batch: tuple[Tensor, Tensor | None]) -> Embedding:
+        images, shown = batch
+        images = images.to(self.device, memory_format=torch.channels_last)
+        shown = None if shown is None else shown.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            seen = None if isinstance(self.method, Peer) else shown
+            outputs = self.method.heads(self._backbone(images, seen), seen)
+        embedding = self.method.embed(outputs).to("cpu")
+        return Embedding(embedding.tensors, self.made_by)
+
+    def save(self, path: str | Path, *, for_search: bool = False) -> None:
+        """Write weights to `path` (.safetensors) and the card beside it (.json), each whole or not at all.
+
+        Args:
+            path: of the weights.
+            for_search: leave out the classifiers and store half precision: what matching needs, at half the size.
+        """
+        save(self.method, self.card, path, for_search=for_search)
+
+
+def save(method: Method, card: Card, path: str | Path, *, for_search: bool = False) -> None:
+    """Write the weights of `method` to `path` (.safetensors) and `card` beside it; see `Model.save`.
+
+    Raises:
+        ConfigError: `path` does not end in .safetensors.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ConfigError(path, "is not a name for weights", "let it end in .safetensors")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}
+    if for_search:
+        tensors = {
+            k: v.half() if v.is_floating_point() and "running_var" not in k else v
+            for k, v in tensors.items()
+            if "classifier" not in k
+        }
+        card = card.model_copy(update={"ids": 0})
+    with atomic(path) as draft:
+        save_file(tensors, draft, {"format": "glimpse-weights-1", "method": card.method})
+    write_text(path.with_suffix(".json"), card.model_dump_json(indent=2) + "\n")
+
+
+def build(card: Card) -> Method:
+    """The network that `card` describes, with random weights.
+
+    Raises:
+        WeightsError: the card names a method that is not known, or options that it has not.
+    """
+    if card.method not in METHODS:
+        raise WeightsError(f"method '{card.method}'", "is not known", f"choose one of {', '.join(METHODS)}")
+    kind = METHODS[card.method]
+    try:
+        options = kind.Options(**card.options)
+    except ValidationError as error:
+        raise ConfigError(f"options of '{card.method}'", _first(error), "see the method's page for its options") from error
+    return kind(build_backbone(card.backbone), card.ids, options)
+
+
+def packaged() -> dict[str, Path]:
+    """Weights that are installed with glimpse, by name."""
+    folder = Path(str(resources.files("glimpse") / "weights"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def load(
+    weights: str | Path = "default",
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "auto",
+    batch: int = 32,
+) -> Model:
+    """Load weights.
+
+    Args:
+        weights: `default` or another name that `glimpse models` lists, or the path of a .safetensors file with its card
+            (.json) beside it. The published file of the peer (`osnet_lct_reid.safetensors`) is read without a card.
+        device, precision, batch: see `Model`.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or it does not fit its card.
+    """
+    installed = packaged()
+    path = installed.get(str(weights), Path(weights))
+    if not path.exists() and path.suffix != ".safetensors":
+        names = ", ".join(installed) or "none"
+        raise WeightsError(str(weights), f"is neither a file nor installed weights ({names})", "give the path of a .safetensors file")
+    tensors, metadata = read_safetensors(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if PEER_MARK in metadata.get("source", "") and "head_fc.weight" in tensors:
+        return _load_peer(path, tensors, metadata, digest, device=device, precision=precision, batch=batch)
+    card = read_card(path.with_suffix(".json"))
+    method = build(card)
+    wanted = method.state_dict()
+    missing = sorted(set(wanted) - set(tensors) - ({k for k in wanted if "classifier" in k} if card.ids == 0 else set()))
+    extra = sorted(set(tensors) - set(wanted))
+    wrong = [k for k in wanted if k in tensors and wanted[k].shape != tensors[k].shape]
+    if missing or extra or wrong:
+        first = (missing + extra + wrong)[0]
+        raise WeightsError(path, f"does not fit its card (first tensor that differs: {first})", "keep .safetensors and .json of one training together")
+    method.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()}, strict=False)
+    name = path.stem if str(weights) in installed else card.method
+    return Model(method, card, f"{name}@{digest[:8]}", device=device, precision=precision, batch=batch)
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.
+
+    Raises:
+        WeightsError: it is missing, is not JSON, or has wrong or unknown fields.
+    """
+    try:
+        return Card.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise WeightsError(path, "the card of the weights is missing", "keep the .json beside the .safetensors") from error
+    except json.JSONDecodeError as error:
+        raise WeightsError(path, f"is not JSON ({error})", "write it again by training or `Model.save`") from error
+    except ValidationError as error:
+        raise WeightsError(path, _first(error), "write it again by training or `Model.save`") from error
+
+
+def _load_peer(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], digest: str, **how: Any
+) -> Model:
+    backbone = build_backbone("osnet_lct_x1_0")
+    start = load_start(backbone, "osnet_lct_x1_0", path)
+    method = Peer(backbone, 0)
+    heads = {k: v.float() for k, v in tensors.items() if k.startswith("head_")}
+    unexpected = method.load_state_dict(heads, strict=False).unexpected_keys
+    if unexpected:
+        raise WeightsError(path, f"has tensors that the peer has not ({unexpected[0]})", "use the file as published")
+    mean, std = preprocessing(metadata)
+    card = Card(
+        method="peer",
+        backbone="osnet_lct_x1_0",
+        size=(256, 128),
+        mean=mean,
+        std=std,
+        start=start,
+        training_data=metadata.get("training_data", ""),
+        terms=metadata.get("source", ""),
+    )
+    return Model(method, card, f"peer@{digest[:8]}", **how)
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem of a pydantic error, with its field."""
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    return f"field '{field}': {problem['msg']}"
+
+
+__all__ = ["Card", "Edit", "Embedded", "GlimpseError", "Model", "Precision", "build", "load", "packaged", "read_card", "save"]

@@ -1,0 +1,1 @@
+"""HTML pages that stand alone: templates, styles, and the few shapes that they draw."""

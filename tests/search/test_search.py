@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glimpse.data import Sample, open_crops
+from glimpse.errors import ConfigError, DataError, EmbeddingError
+from glimpse.search import Gallery, embed_gallery, load_gallery, search
+
+
+def names(result: Any) -> list[str]:
+    return [Path(hit.path).name for hit in result]
+
+
+def test_a_prompt_turns_the_ranking_to_the_visible_parts(model: Any, query: Path, crops: Path) -> None:
+    assert names(search(model, query, crops))[0] == "c.png"
+    result = search(model, query, crops, visible=(0, 0, 64, 32))
+    assert names(result) == ["a.png", "b.png", "c.png"]
+    assert result[0].distance == pytest.approx(0, abs=1e-6)
+    assert result[1].distance == pytest.approx(result[2].distance)
+    assert result[0].not_compared == ("strip 2", "strip 3", "strip 4")
+    assert [part.share for part in result[0].parts] == pytest.approx([1, 0, 0, 0])
+
+
+def test_distances_are_those_of_a_loop(model: Any, query: Path, crops: Path) -> None:
+    result = search(model, query, crops, visible="0,0,64,48")
+    q = model.embed([Image.open(query)], [(0, 0, 64, 48)])
+    expected = {}
+    for path in sorted(crops.iterdir()):
+        g = model.embed([Image.open(path)])
+        top = bottom = 0.0
+        for k in range(4):
+            a, b = q["parts"][0, k].double(), g["parts"][0, k].double()
+            weight = float(q["weights"][0, k] * g["weights"][0, k])
+            top += weight * float(1 - a @ b / a.norm() / b.norm())
+            bottom += weight
+        expected[path.name] = top / bottom
+    assert {Path(h.path).name: h.distance for h in result} == pytest.approx(expected, abs=1e-5)
+    assert [h.rank for h in result] == [1, 2, 3]
+
+
+def test_top_bounds_the_hits_and_pictures_lists_and_samples_are_queries(model: Any, query: Path, crops: Path) -> None:
+    picture = Image.open(query)
+    sample = open_crops(crops)[0]
+    prompts = [None, "0,0,64,32", None]
+    one, two, three = search(model, [picture, query, sample], open_crops(crops), top=1, visible=prompts)
+    assert (one.query, two.query) == ("query", str(query))
+    assert [len(r) for r in (one, two, three)] == [1, 1, 1]
+    assert names(two) == ["a.png"]
+    assert search(model, [], crops) == []
+
+
+def test_the_query_itself_is_left_out_and_said(model: Any, crops: Path) -> None:
+    result = search(model, crops / "a.png", crops, top=2)
+    assert names(result) == ["b.png", "c.png"]
+    assert result.gallery_size == 2
+    assert result.notes == (f"{crops}/a.png is the query itself and was left out.",)
+
+
+def test_a_cascade_says_which_hits_it_reranked(model: Any, query: Path, crops: Path) -> None:
+    result = search(model, query, crops, options={"n": 1})
+    assert [hit.reranked for hit in result] == [True, False, False]
+    # The coarse distances of the others are handed on as they are, not as the cascade encodes them.
+    q = model.embed([Image.open(query)])["globals"][0]
+    for hit in result[1:]:
+        g = model.embed([Image.open(hit.path)])["globals"][0]
+        assert hit.distance == pytest.approx(float(1 - q @ g / q.norm() / g.norm()), abs=1e-5)
+
+
+def test_a_stored_gallery_gives_the_same_hits_without_embedding_again(
+    model: Any, query: Path, crops: Path, tmp_path: Path
+) -> None:
+    stored = embed_gallery(model, crops)
+    listing = stored.save(tmp_path / "store" / "g.safetensors")
+    assert listing == tmp_path / "store" / "g.json"
+    model.embedded = 0
+    again = search(model, query, tmp_path / "store" / "g.safetensors")
+    assert model.embedded == 1
+    fresh = search(model, query, crops)
+    assert [(h.path, h.distance) for h in again] == [(h.path, h.distance) for h in fresh]
+    for path in crops.iterdir():
+        path.unlink()
+    crops.rmdir()
+    assert names(search(model, query, load_gallery(tmp_path / "store" / "g.safetensors"))) == names(fresh)
+
+
+def test_a_gallery_of_other_weights_is_refused(model: Any, query: Path, crops: Path, tmp_path: Path) -> None:
+    embed_gallery(model, crops).save(tmp_path / "g.safetensors")
+    model.made_by = "colour@2"
+    with pytest.raises(EmbeddingError, match="weights colour@1, and the query is with colour@2") as error:
+        search(model, query, tmp_path / "g.safetensors")
+    assert error.value.where == str(tmp_path / "g.safetensors")
+
+
+def test_damaged_listings_are_named(model: Any, query: Path, crops: Path, tmp_path: Path) -> None:
+    path, listing = tmp_path / "g.safetensors", tmp_path / "g.json"
+    embed_gallery(model, crops).save(path)
+    whole = json.loads(listing.read_text())
+
+    def cause(text: str | None) -> tuple[str, str]:
+        listing.unlink(missing_ok=True)
+        if text is not None:
+            listing.write_text(text)
+        with pytest.raises(EmbeddingError) as error:
+            load_gallery(path)
+        return error.value.where, error.value.cause
+
+    assert cause(None) == (str(listing), f"there is no list of crops beside {path}")
+    assert cause("{")[0] == str(listing)
+    assert cause(json.dumps({**whole, "extra": 1})) == (f"{listing}: extra", "Extra inputs are not permitted")
+    assert cause(json.dumps({**whole, "sha256": "0"})) == (str(listing), f"was not written together with {path}")
+    assert cause(json.dumps({**whole, "roots": []}))[0] == f"{listing}: crops"
+    assert "has 3 rows and 2 crops" in cause(json.dumps({**whole, "crops": whole["crops"][:2]}))[1]
+
+
+def test_bad_images_stop_or_are_left_out(model: Any, query: Path, crops: Path) -> None:
+    (crops / "b.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"b\.png"):
+        search(model, query, crops)
+    result = search(model, query, crops, skip_bad=True)
+    assert sorted(names(result)) == ["a.png", "c.png"]
+    assert [error.where for error in result.skipped] == [f"{crops}/b.png"]
+    for path in crops.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="none of its 3 crops can be read"):
+        search(model, query, crops, skip_bad=True)
+
+
+def test_mistakes_are_found_before_the_gallery_is_read(model: Any, query: Path, crops: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="top: is 0"):
+        search(model, query, crops, top=0)
+    with pytest.raises(ConfigError, match="leaves the crop"):
+        search(model, query, crops, visible=(0, 0, 65, 128))
+    with pytest.raises(ConfigError, match="1 prompts for 2 queries"):
+        search(model, [query, query], crops, visible=[None])
+    with pytest.raises(DataError, match=r"nobody\.png"):
+        search(model, tmp_path / "nobody.png", crops)
+    assert model.embedded == 0
+    empty: list[Sample] = []
+    with pytest.raises(DataError, match="no crop"):
+        search(model, query, empty)
+
+
+def test_a_gallery_needs_a_crop_for_each_row(model: Any, crops: Path) -> None:
+    stored = embed_gallery(model, crops)
+    with pytest.raises(EmbeddingError, match="has 3 rows and 2 crops"):
+        Gallery(stored.embedding, stored.samples[:2])
+
+
+def test_json_is_plain(model: Any, query: Path, crops: Path) -> None:
+    record = json.loads(json.dumps(search(model, query, crops, visible=np.tri(128, 64, 0) > 0).to_json()))
+    assert record["weights"] == "colour@1"
+    assert [hit["rank"] for hit in record["hits"]] == [1, 2, 3]
+    assert {part["name"] for part in record["hits"][0]["parts"]} == {"strip 1", "strip 2", "strip 3", "strip 4"}
