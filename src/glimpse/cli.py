@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -22,6 +23,7 @@ from glimpse.files import write_text
 
 if TYPE_CHECKING:
     from glimpse.search import SearchResult
+    from glimpse.synthetic.occlusion import Kind, Side
 
 app = typer.Typer(
     name="glimpse",
@@ -33,7 +35,12 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at datasets, and draw one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-out = Console()
+Choice = TypeVar("Choice", bound=str)
+OCCLUDERS: tuple[Kind, ...] = ("object", "person", "grey")
+SIDES: tuple[Side, ...] = ("top", "bottom", "left", "right")
+
+# Into a file or a pipe there is no width to fit: tables keep their lines whole.
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 err = Console(stderr=True)
 
 Weights = Annotated[str, typer.Option(help="A .safetensors file with its card, or the name of packaged weights.")]
@@ -83,7 +90,7 @@ def search(
     from glimpse.search import search, write_report
 
     options = _pairs(option, "--option")
-    _writable(report, json_file)
+    _writable_file(report, json_file)
     model = load(weights)
     with _progress("embedding the gallery") as advance:
         result = search(
@@ -94,7 +101,7 @@ def search(
         write_text(json_file, json.dumps(result.to_json(), indent=1) + "\n")
     if report is not None:
         write_report(report, [result], model.regions, command=_command())
-        err.print(f"report: {escape(str(report))}", highlight=False, soft_wrap=True)
+        _say(f"report: {report}")
 
 
 @app.command()
@@ -110,7 +117,7 @@ def embed(
 
     if out_file.suffix != ".safetensors":
         raise ConfigError("--out", f"'{out_file}' does not end in .safetensors", "call it crops.safetensors")
-    _writable(out_file)
+    _writable_file(out_file)
     model = load(weights)
     with _progress("embedding") as advance:
         stored = embed_gallery(model, folder, skip_bad=skip_bad, progress=advance)
@@ -119,6 +126,168 @@ def embed(
     out.print(
         f"{len(stored.samples)} crops, {stored.embedding.bytes_per_row} bytes each: "
         f"{escape(str(out_file))}, {escape(str(listing))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def evaluate(
+    data: Data,
+    weights: Weights = "default",
+    occlude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Also cover the queries: object, person or grey; can be repeated."),
+    ] = None,
+    sides: Annotated[
+        str, typer.Option(help="Where the occluder stands, separated by commas.")
+    ] = "top,bottom,left,right",
+    fractions: Annotated[str, typer.Option(help="Shares of the query to cover, separated by commas.")] = "0.2,0.4,0.6",
+    prompted: Annotated[
+        bool, typer.Option("--prompted", help="Cover them once more with a prompt that says what is visible.")
+    ] = False,
+    queries: Annotated[
+        int | None, typer.Option(min=1, help="How many queries to cover (drawn by seed); all if not given.")
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(help="A dataset whose training crops occluders are cut from; the data's own if not given."),
+    ] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Check whether part weights know what is hidden (with --occlude).")
+    ] = False,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A CSV file (path,x0,y0,x1,y1) that says where in a crop the person is.")
+    ] = None,
+    option: Options = None,
+    seed: Seed = 0,
+    skip_bad: SkipBad = False,
+    json_file: Json = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page and the JSON result to this folder.")] = None,
+    lists: Annotated[int, typer.Option(min=0, help="How many ranked lists the page shows.")] = 24,
+) -> None:
+    """Rank the gallery of a dataset for its queries and score the ranking: CMC, mAP, mINP."""
+    from glimpse.data import open_dataset
+    from glimpse.evaluation import OcclusionPlan, evaluate_dataset, read_prompts, table
+    from glimpse.evaluation.report import write_report
+    from glimpse.model import load
+
+    options = _pairs(option, "--option")
+    plan = None
+    if occlude:
+        plan = OcclusionPlan(
+            kinds=_choices(occlude, "--occlude", OCCLUDERS),
+            sides=_choices(sides.split(","), "--sides", SIDES),
+            fractions=tuple(_number(text, "--fractions") for text in fractions.split(",")),
+            prompted=(False, True) if prompted else (False,),
+            queries=queries,
+            quality=quality,
+        )
+    elif prompted or quality or queries is not None:
+        raise ConfigError("--occlude", "is not given, and --prompted, --quality and --queries need it", "name a kind")
+    _writable_file(json_file)
+    _writable_folder(report)
+    dataset = open_dataset(data, skip_bad=skip_bad)
+    with _progress("embedding") as advance:
+        found = evaluate_dataset(
+            load(weights),
+            dataset,
+            prompts=read_prompts(prompts) if prompts is not None else None,
+            occlusion=plan,
+            sources=() if sources is None else open_dataset(sources, skip_bad=skip_bad).split("train"),
+            options=options,
+            seed=seed,
+            skip_bad=skip_bad,
+            command=_command(),
+            progress=advance,
+        )
+    out.print(table(found))
+    for note in found.notes:
+        out.print(f"[dim]{escape(note)}[/]", highlight=False)
+    _print_skipped(found.bad)
+    if json_file is not None:
+        write_text(json_file, found.to_json())
+    if report is not None:
+        _say(f"report: {write_report(report, [found], queries=lists)}")
+
+
+@app.command()
+def models() -> None:
+    """List the weights that are installed with glimpse."""
+    from glimpse.model import packaged, read_card
+
+    table = Table("name", "method", "backbone", "input", "trained on", "measured")
+    for name, path in packaged().items():
+        card = read_card(path.with_suffix(".json"))
+        measured = ", ".join(f"{key} {value:g}" for key, value in card.metrics.items())
+        size = f"{card.size[0]} x {card.size[1]}"
+        table.add_row(
+            *(escape(cell) for cell in (name, card.method, card.backbone, size, card.training_data, measured))
+        )
+    if table.row_count:
+        out.print(table)
+    else:
+        out.print("no weights are installed with glimpse; give --weights FILE")
+
+
+@app.command()
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="A folder that does not exist yet, or is empty.")],
+    seed: Seed = 0,
+) -> None:
+    """Draw people, train on them, evaluate and search with something in front: one page, in a few minutes."""
+    from glimpse.demo import run
+
+    out.print(f"{escape(str(run(out_folder, seed=seed, say=_say)))}", highlight=False, soft_wrap=True)
+
+
+@data_app.command("check")
+def data_check(
+    spec: Annotated[str, typer.Argument(help="A dataset as KIND:PATH.")],
+    read: Annotated[bool, typer.Option("--read", help="Decode every picture.")] = False,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Count a dataset and say what is odd about it; exit code 1 if there are problems."""
+    from glimpse.data import open_dataset
+    from glimpse.data.check import check_dataset
+
+    dataset = open_dataset(spec, skip_bad=skip_bad)
+    with _progress("reading") as advance:
+        found = check_dataset(dataset, read=read, progress=advance)
+    table = Table(
+        "split", "crops", "people", "cameras", "junk and distractors", "people with one crop", title=dataset.name
+    )
+    for c in found.counts:
+        cells = (c.crops, c.people, c.cameras, c.junk_and_distractors, c.single)
+        table.add_row(c.split, *(f"{n:,}" for n in cells))
+    out.print(table)
+    for line in (f"protocol: {dataset.protocol.name}", *found.protocol, *found.remarks):
+        out.print(escape(line), highlight=False)
+    for problem in found.problems:
+        out.print(f"[bold red]problem[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    if found.problems:
+        raise typer.Exit(1)
+    out.print("no problems")
+
+
+@data_app.command("draw")
+def data_draw(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet, or is empty.")],
+    identities: Annotated[int, typer.Option(help="People; half of them are for training.")] = 40,
+    cameras: Annotated[int, typer.Option(help="Cameras.")] = 3,
+    crops: Annotated[int, typer.Option(help="Crops of each person by each camera.")] = 4,
+    occluded: Annotated[float, typer.Option(help="Share of the queries with something in front.")] = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Draw a dataset of people who do not exist, in the layout of Market-1501."""
+    from glimpse.synthetic.drawn import draw_dataset
+
+    made = draw_dataset(
+        folder, identities=identities, cameras=cameras, crops_per_camera=crops, occluded_queries=occluded, seed=seed
+    )
+    out.print(
+        f"{made.train} training crops, {made.query} queries ({made.occluded} occluded), {made.gallery} gallery crops: "
+        f"market1501:{escape(str(made.root))}",
         highlight=False,
         soft_wrap=True,
     )
@@ -144,14 +313,12 @@ def main() -> None:
 
 
 def _print_error(error: GlimpseError) -> None:
-    err.print(
-        f"[bold red]error[/] [bold]{escape(error.where)}[/]: {escape(error.cause)}.\n[dim]remedy:[/] {escape(error.remedy)}.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    where, cause, remedy = escape(error.where), escape(error.cause), escape(error.remedy)
+    err.print(f"[bold red]error[/] [bold]{where}[/]: {cause}.", highlight=False, soft_wrap=True)
+    err.print(f"[dim]remedy:[/] {remedy}.", highlight=False, soft_wrap=True)
 
 
-def _print_skipped(skipped: tuple[GlimpseError, ...]) -> None:
+def _print_skipped(skipped: Sequence[GlimpseError]) -> None:
     for error in skipped:
         err.print(f"[yellow]left out[/] {escape(error.where)}: {escape(error.cause)}", highlight=False, soft_wrap=True)
 
@@ -160,14 +327,21 @@ def _print_hits(result: SearchResult) -> None:
     for note in result.notes:
         err.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     _print_skipped(result.skipped)
-    names = [part.name for part in result.hits[0].parts]
-    table = Table("rank", "crop", "distance", title=f"{result.query} in {result.gallery}", title_justify="left")
-    for name in names:
-        table.add_column(name, justify="right")
+    table = Table(
+        "rank",
+        "crop",
+        "distance",
+        title=escape(f"{result.query} in {result.gallery} ({result.gallery_size} crops), with {result.made_by}"),
+        title_justify="left",
+        caption="per part: distance, × weight in the query times weight in the crop",
+        caption_justify="left",
+    )
+    for part in result.hits[0].parts if result.hits else ():
+        table.add_column(escape(part.name), justify="right")
     table.add_column("not compared")
     for hit in result:
         cells = [
-            f"{part.distance:.3f} [dim]×{part.query_weight * part.gallery_weight:.2f}[/]"
+            f"{part.distance:.3f}\n[dim]×{part.query_weight * part.gallery_weight:.2f}[/]"
             if part.distance is not None
             else "–"
             for part in hit.parts
@@ -194,11 +368,47 @@ def _pairs(texts: list[str] | None, where: str) -> dict[str, Any]:
     return pairs
 
 
-def _writable(*paths: Path | None) -> None:
+def _choices(texts: Sequence[str], where: str, known: Sequence[Choice]) -> tuple[Choice, ...]:
+    """Words out of a few that are known."""
+    chosen = []
+    for text in texts:
+        if text.strip() not in known:
+            raise ConfigError(where, f"'{text.strip()}' is none of them", f"choose among {', '.join(known)}")
+        chosen.append(known[known.index(text.strip())])
+    return tuple(chosen)
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(where, f"'{text}' is not a number", "write such as 0.2,0.4") from None
+
+
+def _writable_file(*paths: Path | None) -> None:
     """Find out before the work, not after it, that a result could not be written."""
     for path in paths:
-        if path is not None and path.is_dir():
+        if path is None:
+            continue
+        if path.is_dir():
             raise ConfigError(path, "is a folder, and a file is to be written there", "give the name of a file")
+        _writable_folder(path.parent)
+
+
+def _writable_folder(path: Path | None) -> None:
+    """The same for a folder, which may have to be made."""
+    if path is None:
+        return
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise ConfigError(there, "is a file, and a folder is needed there", "choose another place")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(there, "cannot be written to", "choose a folder you can write to")
+
+
+def _say(message: str) -> None:
+    """A line on stderr, so that stdout stays the result."""
+    err.print(escape(message), highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -211,6 +421,7 @@ def _progress(task: str) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
         console=err,
         transient=True,
+        disable=not err.is_terminal,
     ) as bars:
         bar = bars.add_task(task, total=None)
         yield lambda n: bars.advance(bar, n)

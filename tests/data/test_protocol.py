@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glimpse.data.protocol import Protocol, single_shot
@@ -62,6 +62,7 @@ def test_junk_can_be_kept() -> None:
 ids = st.lists(st.tuples(st.integers(-1, 4), st.integers(1, 3)), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(query=ids, gallery=ids)
 def test_against_a_double_loop(query: list[tuple[int, int]], gallery: list[tuple[int, int]]) -> None:
     query = [*query, (9, 1)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glimpse.data.samples import Sample, Store
@@ -28,6 +28,7 @@ def crops(ids: list[tuple[int, int | None]]) -> list[Sample]:
 WITH_CAMERAS = crops([(pid, camera) for pid in range(1, 21) for camera in (1, 2, 3) for _ in range(3)])
 
 
+@settings(deadline=None)
 @given(
     ids=st.lists(st.tuples(st.integers(-1, 8), st.integers(1, 3)), max_size=60),
     count=st.integers(1, 4),

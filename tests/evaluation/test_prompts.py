@@ -65,7 +65,7 @@ def test_a_name_that_only_ends_alike_is_another_crop(store) -> None:
 
 
 def test_an_ambiguous_prompt_is_an_error(store) -> None:
-    with pytest.raises(DataError, match="fits more than one crop .*query/1.png.*gallery/1.png"):
+    with pytest.raises(DataError, match=r"fits more than one crop .*query/1\.png.*gallery/1\.png"):
         match_prompts({"1.png": BOX}, samples(store, "query/1.png", "gallery/1.png"))
 
 

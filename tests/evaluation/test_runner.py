@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def printed(report) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - closed with the process
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(report))
     return console.export_text()
 
@@ -35,7 +36,7 @@ def test_partial_set(model, partial) -> None:
     assert report.timing.bytes_per_gallery_item == 4 * (12 + 4)
     assert "Drawn." in report.notes
     text = printed(report)
-    assert "single-shot, mean of 9 trials" in text
+    assert "single-shot, 9 trials" in text
     assert "100.0 (100.0-100.0)" in text
 
 
@@ -72,6 +73,9 @@ def test_covered_queries_and_quality(model, partial) -> None:
         ("person", False, 10),
         ("person", True, 10),
     ]
+    drawn = [i for i, sample in enumerate(partial.query) if sample in report.suites[0].queries]
+    assert report.clear(report.suites[0]).map.value == pytest.approx(report.result.ap[drawn].mean())
+    assert "drawn queries" in printed(report)
     assert report.quality is not None
     assert report.quality.auc > 0.95
     text = printed(report)
@@ -111,7 +115,7 @@ def test_unreadable_crops(model, partial, store) -> None:
     assert report.single_shot is None
     assert report.result.summary.metrics.rank_1.value == 1.0
     assert any("2 crops could not be read" in note for note in report.notes)
-    assert any("single-shot" in note for note in report.notes)
+    assert any("Single-shot" in note for note in report.notes)
 
 
 def test_covering_needs_somebody_to_cover_with(model, partial) -> None:
@@ -120,9 +124,20 @@ def test_covering_needs_somebody_to_cover_with(model, partial) -> None:
     assert not model.calls
 
 
-def test_plan_refuses_unknown_kinds() -> None:
-    with pytest.raises(ConfigError, match="'fog' is none of them"):
-        OcclusionPlan(kinds=("fog",))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kinds": ("fog",)}, "'fog' is no kind of occluder"),
+        ({"kinds": ()}, "no kind of occluder is given"),
+        ({"prompted": ()}, "neither prompted nor not"),
+        ({"sides": ("middle",)}, "'middle' is not a side"),
+        ({"fractions": (40,)}, "40 is not between 0 and 1"),
+        ({"queries": 0}, "0 queries are none"),
+    ],
+)
+def test_a_plan_refuses_what_cannot_be_done(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        OcclusionPlan(**options)
 
 
 def test_no_match_at_all_is_said_before_any_work(model, partial) -> None:

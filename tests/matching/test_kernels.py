@@ -512,6 +512,8 @@ def test_wrong_settings_are_errors():
         _ = PartDistance(normalise=False).farthest
     with pytest.raises(EmbeddingError, match="'parts' has 4 parts, the distance 2"):
         PartDistance(names=("upper", "lower")).prepare(crops(2))
+    with pytest.raises(EmbeddingError, match="'parts' has 4 parts, the distance 2"):
+        PartDistance(names=("upper", "lower")).prepare(PartDistance().prepare(crops(2)))
 
 
 @each_distance

@@ -56,9 +56,6 @@ class ColourModel:
                 shown = torch.tensor(prompt, dtype=torch.float32)
             parts.append(torch.stack([strip.mean((0, 1)) for strip in pixels.chunk(STRIPS)]))
             weights.append(torch.stack([strip.mean() for strip in shown.chunk(STRIPS)]))
-        if not images:
-            none = {"parts": torch.zeros(0, 4, 3), "weights": torch.zeros(0, 4), "globals": torch.zeros(0, 3)}
-            return Embedding(none, self.made_by)
         stacked = torch.stack(parts)
         return Embedding({"parts": stacked, "weights": torch.stack(weights), "globals": stacked.mean(1)}, self.made_by)
 
@@ -79,6 +76,10 @@ class ColourModel:
                 if not skip_bad:
                     raise
                 bad.append(error)
+        if not kept:
+            raise DataError(samples[0].path, "no crop can be read", "check that the path holds images")
+        if progress is not None:
+            progress(len(kept))
         return Embedded(self.embed(images), kept, bad)
 
     def distance(self, *, n: int = 0) -> Distance:

@@ -71,9 +71,8 @@ class Protocol:
         if without_match == "error" and len(lost):
             names = first_few([query[int(row)].path for row in lost])
             remedy = "add crops of these people to the gallery, or skip such queries"
-            raise DataError(
-                self.name, f"{count(len(lost), 'query', 'queries')} without a valid match ({names})", remedy
-            )
+            cause = f"{count(len(lost), 'query', 'queries')} without a valid match ({names})"
+            raise DataError(self.name, cause, remedy)
         result.unmatched_names = tuple(query[int(row)].path for row in lost)
         return result
 
@@ -204,9 +203,8 @@ class ProtocolReport:
     def lines(self) -> tuple[str, ...]:
         """The sentences."""
         mean = self.matches / self.queries
-        said = [
-            f"{count(self.queries, 'query', 'queries')}, {count(self.gallery, 'gallery crop')}, {mean:.1f} right answers per query."
-        ]
+        sizes = f"{count(self.queries, 'query', 'queries')}, {count(self.gallery, 'gallery crop')}"
+        said = [f"{sizes}, {mean:.1f} right answers per query."]
         if self.camera_rule:
             said.append(
                 "Per query, gallery crops with the same person and the same camera are ignored: "
@@ -254,7 +252,8 @@ def single_shot(
             rows.setdefault(samples[row].pid, []).append(row)
         for pid, own in rows.items():
             if len(own) != per_identity:
-                cause = f"person {pid} has {count(len(own), side + ' crop')}, and single-shot trials need {per_identity} each"
+                has = count(len(own), f"{side} crop")
+                cause = f"person {pid} has {has}, and single-shot trials need {per_identity} each"
                 raise DataError(samples[own[0]].path, cause, "use the whole set at once, or complete it")
         tables.append((sorted(rows), np.array([rows[pid] for pid in sorted(rows)], dtype=np.int64)))
     (probe_pids, probes), (target_pids, targets) = tables

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from glimpse.data.words import people
 from glimpse.errors import ConfigError, DataError
 
 
-class PKSampler(Sampler[list[int]]):
+class PKSampler:
     """Batches of p people with k crops each, as batch-hard triplets need them (Hermans et al., 2017, arXiv 1703.07737).
 
     People come in turn, in a new order each round; so do the crops of a person. No batch holds a person twice, nor a

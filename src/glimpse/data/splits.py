@@ -10,7 +10,7 @@ import numpy as np
 from glimpse.data.dataset import Dataset
 from glimpse.data.protocol import Protocol
 from glimpse.data.samples import DISTRACTOR, JUNK, Sample
-from glimpse.data.words import people
+from glimpse.data.words import count, people
 from glimpse.errors import ConfigError, DataError
 
 

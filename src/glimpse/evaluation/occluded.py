@@ -79,13 +79,14 @@ class OcclusionSuite:
         values = [o.result.values for o in self.results if o.fraction == fraction]
         return estimates(np.mean(values, axis=0), self.seed)
 
-    def record(self) -> OcclusionRecord:
-        """What goes into JSON."""
+    def record(self, clear: Metrics) -> OcclusionRecord:
+        """What goes into JSON, with the metrics of the same queries when they are not covered."""
         return OcclusionRecord(
             kind=self.kind,
             prompted=self.prompted,
             queries=len(self.queries),
             seed=self.seed,
+            clear=clear,
             means=[OcclusionMeanRecord(fraction=f, metrics=self.mean(f)) for f in self.fractions],
             results=[OccludedRecord(side=o.side, fraction=o.fraction, summary=o.result.summary) for o in self.results],
         )
@@ -133,16 +134,7 @@ def occlusion_suite(
         ConfigError: an option is out of range, or there are no sources for the kind.
         DataError: a crop cannot be read, no query has a match, or `gallery` does not fit `dataset.gallery`.
     """
-    if not sides or not fractions:
-        raise ConfigError("occlusion", "no side or no covered share is given", "give at least one of each")
-    for name, given in (("sides", sides), ("fractions", fractions)):
-        if len(set(given)) != len(given):
-            raise ConfigError(name, f"{list(given)} has one twice", "give each once")
-    for fraction in fractions:
-        if not 0 < fraction < 1:
-            raise ConfigError("fractions", f"{fraction} is not between 0 and 1", "give shares of the crop, such as 0.4")
-    if queries is not None and queries < 1:
-        raise ConfigError("queries", f"{queries} queries are none", "draw at least one")
+    check_grid(sides, fractions, queries)
     if len(gallery) != len(dataset.gallery):
         raise DataError(
             "gallery", f"{len(gallery)} embedded crops and {len(dataset.gallery)} listed", "embed the dataset's gallery"
@@ -170,6 +162,27 @@ def occlusion_suite(
             result = evaluate(distance, embedded.embedding, gallery, relevance, max_bytes=max_bytes, seed=seed)
             results.append(Occluded(side, fraction, result))
     return OcclusionSuite(kind, prompted, tuple(samples[row] for row in kept or ()), tuple(results), seed)
+
+
+def check_grid(sides: Sequence[Side], fractions: Sequence[float], queries: int | None) -> None:
+    """Refuse a grid that makes no sense.
+
+    Raises:
+        ConfigError: a side, a covered share or the number of queries is out of range, missing or given twice.
+    """
+    if not sides or not fractions:
+        raise ConfigError("occlusion", "no side or no covered share is given", "give at least one of each")
+    for name, given in (("sides", sides), ("fractions", fractions)):
+        if len(set(given)) != len(given):
+            raise ConfigError(name, f"{list(given)} has one twice", "give each once")
+    for side in sides:
+        if side not in SIDES:
+            raise ConfigError("sides", f"'{side}' is not a side", f"choose among {', '.join(SIDES)}")
+    for fraction in fractions:
+        if not 0 < fraction < 1:
+            raise ConfigError("fractions", f"{fraction} is not between 0 and 1", "give shares of the crop, such as 0.4")
+    if queries is not None and queries < 1:
+        raise ConfigError("queries", f"{queries} queries are none", "draw at least one")
 
 
 def draw_queries(dataset: Dataset, count: int | None, seed: int) -> list[Sample]:

@@ -68,8 +68,8 @@ class Quality:
         """What goes into JSON."""
         return QualityRecord(
             auc=self.auc,
-            covered=self.covered,
-            clear=self.clear,
+            covered=min(max(self.covered, 0.0), 1.0),  # weights may leave [0, 1] by a rounding error
+            clear=min(max(self.clear, 0.0), 1.0),
             covered_parts=self.covered_parts,
             clear_parts=self.clear_parts,
         )

@@ -119,6 +119,7 @@ class OcclusionRecord(Record):
     prompted: bool = Field(description="whether the model was told which pixels are visible")
     queries: int = Field(ge=1, description="queries that were covered")
     seed: int
+    clear: Metrics = Field(description="the same queries, not covered")
     means: list[OcclusionMeanRecord]
     results: list[OccludedRecord]
 

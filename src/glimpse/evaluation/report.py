@@ -170,7 +170,7 @@ def _summary(report: Report, query: int) -> str:
 
 def _label(sample: Sample) -> str:
     person = {-1: "junk", 0: "distractor"}.get(sample.pid, f"person {sample.pid}")
-    return person if sample.camid is None else f"{person} · camera {sample.camid}"
+    return person if sample.camid is None else f"{person} · cam {sample.camid}"
 
 
 def _image(sample: Sample) -> Image.Image | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import PIL.Image
 from rich.table import Table
 
@@ -18,8 +19,15 @@ from glimpse.data.protocol import ProtocolReport, Relevance, single_shot
 from glimpse.data.samples import Sample
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError
-from glimpse.evaluation.evaluate import DEFAULT_MAX_BYTES, Result, evaluate_rows
-from glimpse.evaluation.occluded import FRACTIONS, OcclusionSuite, draw_queries, occlusion_suite, read_sources
+from glimpse.evaluation.evaluate import DEFAULT_MAX_BYTES, Result, estimates, evaluate_rows
+from glimpse.evaluation.occluded import (
+    FRACTIONS,
+    OcclusionSuite,
+    check_grid,
+    draw_queries,
+    occlusion_suite,
+    read_sources,
+)
 from glimpse.evaluation.prompts import Box, match_prompts
 from glimpse.evaluation.quality import Quality, quality_auc
 from glimpse.evaluation.records import (
@@ -54,6 +62,9 @@ class OcclusionPlan:
         prompted: `(False,)` without prompts, `(True,)` with, `(False, True)` both.
         queries: how many queries to draw; `None` takes all.
         quality: whether to check if part weights know what is hidden.
+
+    Raises:
+        ConfigError: one of them is out of range, missing or given twice.
     """
 
     kinds: tuple[Kind, ...] = ("object",)
@@ -64,10 +75,14 @@ class OcclusionPlan:
     quality: bool = False
 
     def __post_init__(self) -> None:
-        for name, given, known in (("kinds", self.kinds, KINDS), ("sides", self.sides, SIDES)):
-            for value in given:
-                if value not in known:
-                    raise ConfigError(name, f"'{value}' is none of them", f"choose among {', '.join(known)}")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise ConfigError("kinds", f"'{kind}' is no kind of occluder", f"choose among {', '.join(KINDS)}")
+        if not self.kinds or not self.prompted:
+            raise ConfigError(
+                "occlusion", "no kind of occluder is given, or neither prompted nor not", "give at least one"
+            )
+        check_grid(self.sides, self.fractions, self.queries)
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,12 @@ class Report:
         rows = zip(self.result.top[query].tolist(), self.result.top_distance[query].tolist(), strict=True)
         return [(row, distance, row in right) for row, distance in rows if row >= 0]
 
+    def clear(self, suite: OcclusionSuite) -> Metrics:
+        """Metrics of a suite's queries as they are, not covered: what its curves start from."""
+        drawn = {sample.path for sample in suite.queries}
+        chosen = [self.dataset.query[row].path in drawn for row in self.result.rows]
+        return estimates(self.result.values[np.array(chosen)], self.seed)
+
     def record(self, *, ranked: bool = False) -> EvaluationRecord:
         """What goes into JSON; `ranked` adds the closest gallery crops of every query."""
         lists = []
@@ -209,7 +230,7 @@ class Report:
             prompts=len(self.prompts) + len(self.gallery_prompts),
             result=self.result.record(),
             single_shot=None if self.single_shot is None else self.single_shot.record(),
-            occlusion=[suite.record() for suite in self.suites],
+            occlusion=[suite.record(self.clear(suite)) for suite in self.suites],
             quality=None if self.quality is None else self.quality.record(),
             timing=TimingRecord(
                 embed_seconds=self.timing.embed_seconds,
@@ -410,15 +431,14 @@ def _commit() -> str | None:
 def table(report: Report) -> Table:
     """The report as a table for the screen: percent, with 95 % intervals over queries where there is room.
 
-    One row for the dataset itself, one for single-shot where it is defined, one per kind and share of covered queries
-    (means over sides).
+    One row for the dataset itself, one for single-shot where it is defined, one for the queries that were drawn to be
+    covered if these are not all, and one per kind and share of covered queries (means over sides).
     """
     shown = Table(
         "setting",
         "queries",
         "rank-1",
         "rank-5",
-        "rank-10",
         "mAP",
         "mINP",
         title=f"{report.made_by} on {report.dataset.name}",
@@ -426,6 +446,7 @@ def table(report: Report) -> Table:
     )
     for column in shown.columns[1:]:
         column.justify = "right"
+        column.no_wrap = True
 
     def add(setting: str, queries: int, metrics: Metrics) -> None:
         shown.add_row(
@@ -433,7 +454,6 @@ def table(report: Report) -> Table:
             f"{queries:,}",
             str(metrics.rank_1),
             f"{100 * metrics.rank_5.value:.1f}",
-            f"{100 * metrics.rank_10.value:.1f}",
             str(metrics.map),
             f"{100 * metrics.minp.value:.1f}",
         )
@@ -443,7 +463,9 @@ def table(report: Report) -> Table:
     if report.single_shot is not None:
         record = report.single_shot.record()
         trials = record.query_crops * record.gallery_crops
-        add(f"single-shot, mean of {trials} trials", record.people, record.metrics)
+        add(f"single-shot, {trials} trials", record.people, record.metrics)
+    if report.suites and len(report.suites[0].queries) < summary.queries:
+        add("drawn queries", len(report.suites[0].queries), report.clear(report.suites[0]))
     for suite in report.suites:
         prompt = ", prompted" if suite.prompted else ""
         for fraction in suite.fractions:

@@ -236,13 +236,14 @@ class PartDistance:
             EmbeddingError: a tensor is missing, of the wrong shape or not finite, or a weight is outside [0, 1].
         """
         keep = (self._unit, self._pair) if self._pair else (self._unit,)
-        if self._unit in embedding.names:
-            return _only(embedding, keep)
-        parts = _read(embedding, self.parts, 3, "[n, k, d]")
+        ready = self._unit in embedding.names
+        parts = embedding[self._unit] if ready else _read(embedding, self.parts, 3, "[n, k, d]")
         if self.names is not None and len(self.names) != parts.shape[1]:
             raise EmbeddingError(
                 _who(embedding), f"'{self.parts}' has {parts.shape[1]} parts, the distance {len(self.names)}", _REMEDY
             )
+        if ready:
+            return _only(embedding, keep)
         scaled = unit_vectors(parts)
         tensors = {}
         if self.weights is not None and self._pair is not None:

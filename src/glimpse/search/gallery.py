@@ -99,8 +99,6 @@ def embed_gallery(
     if not samples:
         raise DataError("gallery", "there is no crop in it", "give at least one")
     embedded = model.embed_samples(samples, skip_bad=skip_bad, progress=progress)
-    if not embedded.kept:
-        raise DataError(source, f"none of its {len(samples)} crops can be read", "check that they are pictures")
     return Gallery(
         embedded.embedding, [samples[row] for row in embedded.kept], source, tuple(embedded.bad), tuple(notes)
     )

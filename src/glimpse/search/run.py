@@ -31,8 +31,8 @@ Option = float | int | bool | str
 """The value of an option of a distance."""
 
 
-@overload
-def search(
+@overload  # A path is a sequence of texts as well; it is told apart first.
+def search(  # type: ignore[overload-overlap]
     model: Model,
     query: Query,
     gallery: str | Path | Sequence[Sample] | Gallery,

@@ -125,7 +125,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Camera:
-    """What one camera does to everything it sees: what is behind, light, white balance, blur, noise, usual direction."""
+    """What one camera does to all it sees: what is behind, light, white balance, blur, noise, usual direction."""
 
     background: int
     backdrop: int
@@ -682,14 +682,14 @@ def _figure(
     return np.array([at(*joint) for joint in face + body + lower])
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=32)
 def _paint(first: Colour, second: Colour, pattern: Pattern, scale: float, tall: int) -> Paint:
     """A colour, or a texture (in light and in shade) that is large enough for one person `tall` pixels high."""
     if pattern in ("plain", "block"):
         return first
     # Patterns belong to clothes: their size follows the person, to a step that keeps the cache small.
     step = max(3, round(scale * tall / 22))
-    width, height = tall, 2 * tall
+    width, height = tall, 4 * tall // 3
     texture = PIL.Image.new("RGB", (width, height), first)
     draw = PIL.ImageDraw.Draw(texture)
     if pattern in ("stripes", "checks"):
@@ -769,7 +769,7 @@ def _camera(camera: tuple[int, ...]) -> Camera:
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=9)
 def _scene(background: int, backdrop: int, height: int, width: int) -> PIL.Image.Image:
     """What one camera sees when nobody is there, four crops wide; crops are windows of it."""
     random = np.random.default_rng([4, background])

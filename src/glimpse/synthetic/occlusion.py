@@ -264,6 +264,9 @@ def _mirror(length: int, period: int) -> Tensor:
 def _resized(image: Tensor, rows: int, columns: int) -> Tensor:
     if tuple(image.shape[-2:]) == (rows, columns):
         return image
+    if rows == columns == 1:
+        # PyTorch's antialiased uint8 kernel cannot write a single pixel.
+        return image.float().mean((1, 2), keepdim=True).to(torch.uint8)
     resized: Tensor = F.resize_image(image, [rows, columns], interpolation=InterpolationMode.BILINEAR, antialias=True)
     return resized
 

@@ -76,7 +76,7 @@ class Bar:
     @property
     def veil(self) -> float:
         """How much the part is veiled: not at all with weight 1, strongly with weight 0."""
-        return round(0.72 * (1 - min(max(self.weight, 0.0), 1.0)), 3) if self.beside else 0.0
+        return round(0.7 * (1 - min(max(self.weight, 0.0), 1.0)) ** 1.5, 3) if self.beside else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,215 @@
+"""One stage of training as a Lightning module."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glimpse.errors import ConfigError
+from glimpse.methods import Method, Outputs
+from glimpse.training.crops import Batch, give_prompts
+from glimpse.training.recipe import Optimiser, Stage
+
+Validate = Callable[[Method], dict[str, float]]
+"""Metrics of a method on held-out identities; `score` among them says which weights are best."""
+
+
+class StageModule(lightning.LightningModule):
+    """Trains a method through one stage.
+
+    With several processes, maps are gathered before the heads, so that losses, mining and the heads' batch norms see
+    the whole batch, as one process would; the backbone's batch norms see each process's own crops.
+
+    Args:
+        method: what learns.
+        stage: how.
+        anchors: clear maps of the start `[rows, c, h, w]` (float16, memory-mapped), for `stage.anchor`.
+        validate: measures the method on held-out identities.
+        every: epochs between validations.
+        compiled: whether torch compiles the backbone.
+        on_best: called when a validation beats all before it.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        stage: Stage,
+        *,
+        anchors: Any = None,
+        validate: Validate | None = None,
+        every: int = 1,
+        compiled: bool = False,
+        on_best: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.stage = stage
+        self.anchors = anchors
+        self.validate_method = validate
+        self.every = every
+        self.on_best = on_best
+        self.best = -math.inf
+        self.metrics: dict[str, float] = {}
+        self._frozen = frozen_modules(method.backbone, ("all",) if stage.cached else stage.freeze)
+        for module in self._frozen:
+            module.requires_grad_(False)
+        # Outside the module tree, so that the state dict keeps its names.
+        self._run = [torch.compile(method.backbone) if compiled and not stage.cached else method.backbone]
+
+    def on_train_epoch_start(self) -> None:
+        """Frozen parts keep their batch norms' statistics, too."""
+        self.method.train()
+        for module in self._frozen:
+            module.eval()
+
+    def outputs(self, batch: Batch) -> tuple[Outputs, Tensor, Tensor | None]:
+        """`(outputs of the heads, pids, anchor loss)`, gathered over processes."""
+        if self.stage.cached:
+            maps, shown = batch.pixels, batch.visible
+            if bool((shown == 1).all()):
+                shown = None
+            anchor = None
+        else:
+            images, shown = batch.pixels, None
+            if self.stage.prompt:
+                images, shown = give_prompts(images, batch.visible, self.stage.prompt)
+            maps = self._run[0](images.contiguous(memory_format=torch.channels_last), shown)
+            anchor = self._anchor(maps, batch) if self.stage.anchor else None
+        pids = batch.pids
+        if self.trainer.world_size > 1:
+            maps = self.all_gather(maps, sync_grads=True).flatten(0, 1)
+            pids = self.all_gather(pids).flatten(0, 1)
+            shown = None if shown is None else self.all_gather(shown).flatten(0, 1)
+        return self.method.heads(maps, shown), pids, anchor
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Sum of the method's terms and the anchor."""
+        batch = Batch(*batch)
+        outputs, pids, anchor = self.outputs(batch)
+        terms = self.method.losses(outputs, pids)
+        if anchor is not None:
+            terms["anchor"] = self.stage.anchor * anchor
+        loss = torch.stack(list(terms.values())).sum()
+        if not bool(torch.isfinite(loss)):
+            bad = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
+            raise ConfigError(
+                f"stage '{self.stage.name}', step {self.global_step}",
+                f"the loss is not finite ({', '.join(bad)})",
+                "lower optimiser.lr, or set optimiser.clip",
+            )
+        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True)
+        self.log_dict({f"loss/{name}": term.detach() for name, term in terms.items()}, on_step=False, on_epoch=True)
+        return loss
+
+    def _anchor(self, maps: Tensor, batch: Batch) -> Tensor:
+        """Mean over visible cells of 1 - cosine to the start's map of the clear crop, moved as the crop was."""
+        clear = torch.from_numpy(self.anchors[batch.rows.cpu().numpy()]).to(maps.device).float()
+        size = torch.tensor(batch.visible.shape[:0:-1], device=maps.device, dtype=torch.float32)  # W, H
+        first, last = batch.corners[:, 0] / size, batch.corners[:, 1] / size
+        height, width = maps.shape[2:]
+        y, x = torch.meshgrid(
+            (torch.arange(height, device=maps.device) + 0.5) / height,
+            (torch.arange(width, device=maps.device) + 0.5) / width,
+            indexing="ij",
+        )
+        cells = torch.stack((x, y), -1)[None]
+        there = (cells - first[:, None, None]) / (last - first)[:, None, None]  # where each cell was, in [0, 1]
+        target = F.grid_sample(clear, there * 2 - 1, align_corners=False, padding_mode="border")
+        seen = F.adaptive_avg_pool2d(batch.visible[:, None], (height, width))[:, 0]
+        seen = seen * ((there > 0) & (there < 1)).all(-1)
+        away = 1 - F.cosine_similarity(maps.float(), target, dim=1)
+        return (away * seen).sum() / seen.sum().clamp_min(1.0)
+
+    def on_train_epoch_end(self) -> None:
+        """Validate on the first process; keep the best."""
+        last = self.current_epoch + 1 == self.stage.epochs
+        often = not self.stage.cached  # heads on cached maps take seconds an epoch: validating them would take longer
+        if self.validate_method is None or not (last or (often and (self.current_epoch + 1) % self.every == 0)):
+            return
+        if self.trainer.is_global_zero:
+            self.metrics = self.validate_method(self.method)
+            for logger in self.loggers:
+                logger.log_metrics({f"val/{k}": v for k, v in self.metrics.items()}, step=self.global_step)
+            if self.metrics["score"] > self.best:
+                self.best = self.metrics["score"]
+                if self.on_best is not None:
+                    self.on_best(self.metrics)
+            self.method.train()
+        self.trainer.strategy.barrier()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The best score so far goes with the weights."""
+        checkpoint["best"] = self.best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the best score so far."""
+        self.best = checkpoint["best"]
+
+    def configure_optimizers(self) -> Any:
+        """Two groups: heads, and the backbone at its own factor."""
+        how = self.stage.optimiser
+        inside = {id(p) for p in self.method.backbone.parameters()}
+        learns = [p for p in self.method.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in learns if id(p) not in inside], "lr": how.lr},
+            {"params": [p for p in learns if id(p) in inside], "lr": how.lr * how.backbone_lr},
+        ]
+        optimiser = make_optimiser(how, [group for group in groups if group["params"]])
+        total = int(self.trainer.estimated_stepping_batches)
+        per_epoch = max(1, total // self.stage.epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(how, step, total, per_epoch))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def make_optimiser(how: Optimiser, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimiser of a stage over parameter groups."""
+    if how.kind == "sgd":
+        nesterov = how.momentum > 0
+        return torch.optim.SGD(groups, how.lr, momentum=how.momentum, nesterov=nesterov, weight_decay=how.weight_decay)
+    kind = torch.optim.Adam if how.kind == "adam" else torch.optim.AdamW
+    return kind(groups, how.lr, weight_decay=how.weight_decay)
+
+
+def rate(how: Optimiser, step: int, total: int, per_epoch: int) -> float:
+    """Factor on the learning rate at `step` of `total`.
+
+    >>> steps = Optimiser(schedule="step", every=2, gamma=0.1)
+    >>> [round(rate(steps, step, 60, 10), 3) for step in (0, 19, 20, 40)]
+    [1.0, 1.0, 0.1, 0.01]
+    """
+    warm = how.warmup * per_epoch
+    if step < warm:
+        return 0.01 + 0.99 * step / warm
+    if how.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, total - warm))))
+    if how.schedule == "step":
+        return float(how.gamma ** int(step / per_epoch / how.every))
+    return 1.0
+
+
+def frozen_modules(backbone: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
+    """The parts of a backbone that `names` freeze.
+
+    Raises:
+        ConfigError: the backbone has no part of that name.
+    """
+    if "all" in names:
+        return [backbone]
+    inner = backbone.net if hasattr(backbone, "net") else backbone
+    parts = {name: module for name, module in inner.named_children() if module is not None}
+    for name in names:
+        if name not in parts:
+            raise ConfigError("freeze", f"the backbone has no part '{name}'", f"choose from all, {', '.join(parts)}")
+    return [parts[name] for name in names]
+
+
+def clone(method: Method) -> Method:
+    """A copy for validation, so that folding and eval mode leave the training alone."""
+    return copy.deepcopy(method)

@@ -1,0 +1,232 @@
+"""Recipes: every setting of a training, as YAML, with nothing unknown in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from glimpse.backbones import BackboneName
+from glimpse.data.transforms import TransformSettings
+from glimpse.errors import ConfigError
+from glimpse.methods import METHODS
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sampling(_Settings):
+    """How batches are drawn.
+
+    Attributes:
+        people, crops: P and K of the PK sampler; with `people: 0` batches of `crops` are drawn at random.
+    """
+
+    people: int = Field(16, ge=0)
+    crops: int = Field(4, ge=1)
+
+    @property
+    def batch(self) -> int:
+        """Crops per batch and process."""
+        return max(self.people, 1) * self.crops
+
+
+class Optimiser(_Settings):
+    """The optimiser and its learning rate over time.
+
+    Attributes:
+        kind: of the optimiser.
+        lr: of the heads.
+        backbone_lr: factor on `lr` for the backbone.
+        weight_decay: L2 penalty (decoupled for `adamw`).
+        momentum: of SGD, with Nesterov's form.
+        schedule: `step` multiplies by `gamma` every `every` epochs, `cosine` falls to 0 at the end of the stage.
+        warmup: epochs over which the rate rises linearly from a hundredth.
+        clip: norm that gradients are cut to; 0 for no limit.
+    """
+
+    kind: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: float = Field(3e-4, gt=0)
+    backbone_lr: float = Field(1.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    every: float = Field(20.0, gt=0)
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup: float = Field(0.0, ge=0)
+    clip: float = Field(0.0, ge=0)
+
+
+class Stage(_Settings):
+    """One stretch of training.
+
+    Attributes:
+        name: of its folder and log.
+        epochs: passes over the training crops.
+        method, options: trains this method on the backbone instead of the recipe's, and hands on the backbone only
+            (the IDE stage of QPM).
+        cached: train on maps of a frozen backbone, of this many augmented passes; 0 trains on images.
+        freeze: parts of the backbone that do not learn, by name; `all` for the whole.
+        optimiser: and its schedule.
+        prompt: share of the covered crops whose visible region is given to the network, as a caller would.
+        anchor: weight of the pull of each visible cell of the map to what the start's backbone sees in the clear crop
+            (1 - cosine); keeps a well-trained start general while it learns to see past occluders.
+    """
+
+    name: str = Field("train", pattern=r"^[A-Za-z0-9_-]+$")
+    epochs: int = Field(ge=1)
+    method: str | None = None
+    options: dict[str, Any] = {}
+    cached: int = Field(0, ge=0)
+    freeze: tuple[str, ...] = ()
+    optimiser: Optimiser = Optimiser()
+    prompt: _Share = 0.0
+    anchor: float = Field(0.0, ge=0)
+    sampling: Sampling | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage:
+        if self.cached and self.anchor:
+            raise ValueError("a stage on cached maps has no backbone to anchor: set anchor to 0")
+        return self
+
+
+class Validation(_Settings):
+    """Identities that are held out of training to choose weights and settings by.
+
+    Attributes:
+        identities: how many; 0 for none (then `best` is `last`).
+        seed: which.
+        every: epochs between validations; the last epoch of a stage always validates.
+    """
+
+    identities: int = Field(50, ge=0)
+    seed: int = Field(0, ge=0)
+    every: int = Field(1, ge=1)
+
+
+class Recipe(_Settings):
+    """How a method is trained.
+
+    Attributes:
+        method, options: what is trained.
+        backbone: its name.
+        start: `scratch`, `imagenet` or the path of a .safetensors file.
+        transforms: size of the input and augmentation; `mean` and `std` come from the start.
+        sampling: batches, unless a stage has its own.
+        stages: one after the other.
+        validation: held-out identities.
+        seed: of everything.
+        precision: of forward and backward passes.
+        compile: whether torch compiles the backbone (needs a C++ compiler; pays off on CPU after a few epochs).
+        workers: processes that read and transform crops.
+    """
+
+    method: str
+    options: dict[str, Any] = {}
+    backbone: BackboneName
+    start: str = "scratch"
+    transforms: TransformSettings = TransformSettings()
+    sampling: Sampling = Sampling()
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    validation: Validation = Validation()
+    seed: int = Field(0, ge=0)
+    precision: Literal["bf16", "float32"] = "bf16"
+    compile: bool = False
+    workers: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        for method, options in [(self.method, self.options), *((s.method, s.options) for s in self.stages if s.method)]:
+            if method not in METHODS:
+                raise ValueError(f"there is no method '{method}', only {', '.join(METHODS)}")
+            METHODS[method].Options.model_validate(options)
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError("two stages have the same name")
+        if self.stages[-1].method is not None:
+            raise ValueError(f"the last stage must train '{self.method}' itself")
+        return self
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Recipes that are installed with glimpse, by name."""
+    folder = Path(str(resources.files("glimpse") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and change some of its settings.
+
+    Args:
+        recipe: name of an installed recipe, or path of a YAML file.
+        changes: `key=value` with dotted keys and YAML values, such as `stages.0.epochs=5` or
+            `options.gamma=0.7`.
+
+    Raises:
+        ConfigError: the file is missing or is not YAML, or a key is unknown or a value does not fit; names file and field.
+    """
+    path = packaged_recipes().get(str(recipe), Path(recipe))
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        names = ", ".join(packaged_recipes())
+        raise ConfigError(str(recipe), f"is neither a file nor an installed recipe ({names})", "name one of them") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(path, f"is not YAML ({str(error).splitlines()[0]})", "correct the file") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(path, "holds no settings", "write it as `key: value` lines")
+    for change in changes:
+        _change(settings, change)
+    return parse_recipe(settings, str(path))
+
+
+def parse_recipe(settings: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Check settings.
+
+    Raises:
+        ConfigError: a key is unknown or a value does not fit; names `where` and the field.
+    """
+    try:
+        return Recipe.model_validate(dict(settings))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        said = problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}, field '{field}'" if field else where, said, "see docs/recipes.md") from error
+
+
+def _change(settings: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {change}", "is not key=value", "write it as in --set stages.0.epochs=5")
+    at: Any = settings
+    *folders, last = key.split(".")
+    for name in folders:
+        if isinstance(at, list):
+            if not name.isdigit() or int(name) >= len(at):
+                raise ConfigError(f"--set {change}", f"there is no '{name}' among {len(at)} items", "count from 0")
+            at = at[int(name)]
+        elif isinstance(at, dict):
+            at = at.setdefault(name, {})
+        else:
+            raise ConfigError(f"--set {change}", f"'{name}' is inside a value, not a group", "see docs/recipes.md")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change}", "the value is not YAML", "quote it") from error
+    if isinstance(at, list):
+        if not last.isdigit() or int(last) >= len(at):
+            raise ConfigError(f"--set {change}", f"there is no '{last}' among {len(at)} items", "count from 0")
+        at[int(last)] = parsed
+    elif isinstance(at, dict):
+        at[last] = parsed
+    else:
+        raise ConfigError(f"--set {change}", f"'{last}' is inside a value, not a group", "see docs/recipes.md")

@@ -1,0 +1,240 @@
+"""The command line as a user meets it: what it prints, what it writes, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from glimpse import cli
+from glimpse.errors import DataError
+from glimpse.model import Card, Model, build, load, save
+from glimpse.search import search
+from glimpse.synthetic.drawn import draw_dataset
+
+Run = Callable[..., tuple[int, str, str]]
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people, and random weights of a small QPM and a small baseline."""
+    folder = tmp_path_factory.mktemp("cli")
+    draw_dataset(folder / "drawn", identities=6, crops_per_camera=2, cameras=2, occluded_queries=0.5)
+    torch.manual_seed(0)
+    for method, options in (("qpm", {"strips": 4, "dim": 16}), ("baseline", {})):
+        card = Card(method=method, options=options, backbone="osnet_x0_25", size=(64, 32), mean=MEAN, std=STD, ids=3)
+        save(build(card), card, folder / f"{method}.safetensors")
+    (folder / "empty").mkdir()
+    (folder / "broken.safetensors").write_bytes(b"no weights")
+    return folder
+
+
+@pytest.fixture
+def run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in a folder that holds links to everything in `place`."""
+    work = tmp_path / "work"
+    work.mkdir()
+    for each in place.iterdir():
+        (work / each.name).symlink_to(each)
+    monkeypatch.chdir(work)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["glimpse", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return call
+
+
+def first_query() -> str:
+    return str(sorted(Path("drawn/query").iterdir())[0])
+
+
+def test_search_prints_and_writes_what_the_function_finds(run: Run) -> None:
+    query = first_query()
+    code, out, err = run(
+        *("search", "--query", query, "--gallery", "drawn/bounding_box_test", "--weights", "qpm.safetensors"),
+        *("--top", "3", "--visible", "0,0,64,64", "--json", "hits.json", "--report", "hits.html"),
+    )
+    assert (code, err.strip()) == (0, "report: hits.html")
+    result = search(load("qpm.safetensors"), query, "drawn/bounding_box_test", top=3, visible=(0, 0, 64, 64))
+    for hit in result:
+        assert re.search(rf"│ {hit.rank} +│ {re.escape(hit.path)} +│ {hit.distance:.3f}", out)
+        assert set(hit.not_compared) >= {"strip 3", "strip 4"}
+    assert "strip 3, strip 4" in out
+    written = json.loads(Path("hits.json").read_text())
+    assert [hit["path"] for hit in written["hits"]] == [hit.path for hit in result]
+    page = Path("hits.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert "not compared" in page
+    assert "glimpse search --query" in page
+
+
+def test_embed_once_search_often(run: Run) -> None:
+    code, out, _ = run("embed", "drawn/bounding_box_test", "--out", "g.safetensors", "--weights", "qpm.safetensors")
+    assert code == 0
+    assert out.startswith("6 crops, ")
+    base = ("search", "--query", first_query(), "--top", "2", "--weights")
+    fresh = run(*base, "qpm.safetensors", "--gallery", "drawn/bounding_box_test", "--json", "a.json")
+    stored = run(*base, "qpm.safetensors", "--gallery", "g.safetensors", "--json", "b.json")
+    assert (fresh[0], stored[0]) == (0, 0)
+    a, b = (json.loads(Path(name).read_text())["hits"] for name in ("a.json", "b.json"))
+    assert [Path(h["path"]).name for h in a] == [Path(h["path"]).name for h in b]
+    assert [h["distance"] for h in a] == pytest.approx([h["distance"] for h in b], abs=1e-5)
+    code, _, err = run(*base, "baseline.safetensors", "--gallery", "g.safetensors")
+    assert code == 2
+    assert "g.safetensors: was embedded with the weights qpm@" in err
+
+
+def test_evaluate_prints_and_writes(run: Run) -> None:
+    code, out, err = run(
+        *("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetensors", "--option", "neighbours=2"),
+        *("--occlude", "object", "--sides", "top", "--fractions", "0.3", "--prompted", "--quality", "--queries", "3"),
+        *("--json", "r.json", "--report", "page", "--lists", "4"),
+    )
+    assert (code, err.strip()) == (0, "report: page/index.html")
+    assert "object over 30 %, prompted" in out
+    written = json.loads(Path("r.json").read_text())
+    assert written["command"].startswith("glimpse evaluate --data market1501:drawn")
+    assert written["model"]["distance"] == {"neighbours": 2}
+    assert [s["prompted"] for s in written["occlusion"]] == [False, True]
+    assert sorted(p.name for p in Path("page").iterdir()) == ["index.html", "result.json"]
+    assert json.loads(Path("page/result.json").read_text())["result"] == written["result"]
+
+
+def test_data_draw_and_check(run: Run) -> None:
+    code, out, _ = run("data", "draw", "made", "--identities", "4", "--cameras", "2", "--crops", "2", "--seed", "3")
+    assert code == 0
+    assert "8 training crops, 4 queries (0 occluded), 4 gallery crops: market1501:made" in out
+    code, out, _ = run("data", "check", "market1501:made", "--read")
+    assert code == 0
+    assert "no problems" in out
+    assert re.search(r"train +│ 8 +│ 2 +│ 2 ", out)
+
+
+def test_data_check_finds_problems(run: Run) -> None:
+    run("data", "draw", "made", "--identities", "4", "--cameras", "2", "--crops", "2")
+    queries, gallery = (sorted(Path("made", side).iterdir()) for side in ("query", "bounding_box_test"))
+    shutil.copy(queries[0], gallery[-1])
+    gallery[0].write_bytes(gallery[0].read_bytes()[:200])
+    code, out, err = run("data", "check", "market1501:made", "--read")
+    assert code == 1
+    assert "Traceback" not in err
+    assert f"1 pictures are in query and in gallery, byte by byte (first: query/{queries[0].name} is " in out
+    assert "1 files cannot be read" in out
+    assert gallery[0].name in out
+    code, out, _ = run("data", "check", "market1501:made")
+    assert "cannot be read" not in out
+
+
+SEARCH = (
+    "search",
+    "--query",
+    "QUERY",
+    "--gallery",
+    "drawn/query",
+    "--weights",
+    "qpm.safetensors",
+    "--json",
+    "new.json",
+)
+EVALUATE = ("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetensors", "--report", "new")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*SEARCH, "--visible", "0,0,64,999"), "visible: the box 0,0,64,999 leaves the crop, which is 64 x 128"),
+        ((*SEARCH, "--visible", "mask.png"), "visible: 'mask.png' is neither four numbers nor a file"),
+        ((*SEARCH, "--query", "nobody.png"), "nobody.png: there is no such file"),
+        ((*SEARCH, "--query", "broken.safetensors"), "broken.safetensors: is not a picture"),
+        ((*SEARCH, "--gallery", "nowhere"), "nowhere: does not exist"),
+        ((*SEARCH, "--gallery", "empty"), "empty: holds no files"),
+        ((*SEARCH, "--gallery", "broken.safetensors"), "broken.safetensors: cannot be read"),
+        ((*SEARCH, "--weights", "none.safetensors"), "none.safetensors"),
+        ((*SEARCH, "--weights", "broken.safetensors"), "broken.safetensors"),
+        ((*SEARCH, "--weights", "nothing"), "nothing: is neither a file nor installed weights"),
+        ((*SEARCH, "--option", "gamma"), "--option: 'gamma' is not KEY=VALUE"),
+        ((*SEARCH, "--option", "colour=1"), "does not take ['colour']"),
+        ((*SEARCH, "--option", "gamma=1", "--option", "gamma=1"), "--option: 'gamma' is given twice"),
+        ((*SEARCH, "--json", "empty"), "empty: is a folder, and a file is to be written there"),
+        ((*SEARCH, "--report", "broken.safetensors/x.html"), "broken.safetensors: is a file, and a folder is needed"),
+        (("embed", "drawn/query", "--out", "new.bin"), "--out: 'new.bin' does not end in .safetensors"),
+        ((*EVALUATE, "--data", "market15:drawn"), "market15:drawn: there is no kind of dataset 'market15'"),
+        ((*EVALUATE, "--prompted"), "--occlude: is not given, and --prompted"),
+        ((*EVALUATE, "--occlude", "fog"), "--occlude: 'fog' is none of them"),
+        ((*EVALUATE, "--occlude", "grey", "--sides", "front"), "--sides: 'front' is none of them"),
+        ((*EVALUATE, "--occlude", "grey", "--fractions", "half"), "--fractions: 'half' is not a number"),
+        ((*EVALUATE, "--prompts", "boxes.csv"), "boxes.csv: cannot be read"),
+        ((*EVALUATE, "--report", "broken.safetensors"), "broken.safetensors: is a file, and a folder is needed there"),
+        (("data", "check", "folder:nowhere"), "nowhere: does not exist"),
+        (("data", "draw", "drawn"), "drawn: "),
+    ],
+)
+def test_mistakes_are_one_message_and_code_2(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    before = sorted(Path().rglob("*"))
+    code, out, err = run(*(first_query() if a == "QUERY" else a for a in arguments))
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error ")
+    assert message in err
+    assert "\nremedy: " in err
+    assert "Traceback" not in err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_usage_errors_are_code_2(run: Run) -> None:
+    code, _, err = run("search", "--query", "a.png")
+    assert code == 2
+    assert "--gallery" in err
+    assert run("search", "--query", "a.png", "--gallery", "b", "--top", "0")[0] == 2
+
+
+def test_debug_keeps_the_traceback_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in (("--debug", "data", "check", "nowhere"), ("data", "check", "nowhere", "--debug")):
+        monkeypatch.setattr(sys, "argv", ["glimpse", *arguments])
+        with pytest.raises(DataError):
+            cli.main()
+
+
+def test_interruption_is_code_130_and_writes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Model, "embed_samples", stop)
+    before = sorted(Path().rglob("*"))
+    arguments = [first_query() if a == "QUERY" else a for a in SEARCH]
+    assert run(*arguments)[0] == 130
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_bad_crops_stop_or_are_left_out_and_named(run: Run) -> None:
+    shutil.copytree("drawn/query", "crops")
+    bad = sorted(Path("crops").iterdir())[2]
+    bad.write_bytes(b"")
+    arguments = [a if a != "drawn/query" else "crops" for a in SEARCH]
+    arguments = [first_query() if a == "QUERY" else a for a in arguments]
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert f"{bad}: the file is empty" in err
+    code, out, err = run(*arguments, "--skip-bad")
+    assert code == 0
+    assert f"left out {bad}: the file is empty" in err
+    assert str(bad) not in out
+
+
+def test_version_and_models(run: Run) -> None:
+    assert run("--version")[:2] == (0, "glimpse 0.1.0\n")
+    code, out, _ = run("models")
+    assert code == 0
+    assert "glimpse" in out or "name" in out
