@@ -21,6 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## find half-hidden people among drawn ones; the report is demo/index.html
+	@rm -rf demo
 	$(BIN)/glimpse demo --out demo
 
 lint: $(READY) ## check style, types and the order of imports

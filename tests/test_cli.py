@@ -64,10 +64,10 @@ def test_search_prints_and_writes_what_the_function_finds(run: Run) -> None:
     query = first_query()
     code, out, err = run(
         *("search", "--query", query, "--gallery", "drawn/bounding_box_test", "--weights", "qpm.safetensors"),
-        *("--top", "3", "--visible", "0,0,64,64", "--json", "hits.json", "--report", "hits.html"),
+        *("--top", "3", "--visible", "0,0,64,48", "--json", "hits.json", "--report", "hits.html"),
     )
     assert (code, err.strip()) == (0, "report: hits.html")
-    result = search(load("qpm.safetensors"), query, "drawn/bounding_box_test", top=3, visible=(0, 0, 64, 64))
+    result = search(load("qpm.safetensors"), query, "drawn/bounding_box_test", top=3, visible=(0, 0, 64, 48))
     for hit in result:
         assert re.search(rf"│ {hit.rank} +│ {re.escape(hit.path)} +│ {hit.distance:.3f}", out)
         assert set(hit.not_compared) >= {"strip 3", "strip 4"}

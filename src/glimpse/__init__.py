@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from glimpse.evaluation import evaluate_dataset as evaluate
     from glimpse.model import Model, load
     from glimpse.search import search
-    from glimpse.training import train
+    from glimpse.training.train import train
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ _HOMES = {
     "load": ("glimpse.model", "load"),
     "open_crops": ("glimpse.data", "open_crops"),
     "open_dataset": ("glimpse.data", "open_dataset"),
-    "train": ("glimpse.training", "train"),
+    "train": ("glimpse.training.train", "train"),
 }
 
 

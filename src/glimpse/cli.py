@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,6 +214,46 @@ def evaluate(
 
 
 @app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="The method, such as qpm.")],
+    data: Data,
+    out_folder: Annotated[Path, typer.Option("--out", help="The folder for weights, logs and checkpoints.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="A YAML file or the name of an installed recipe; the method's own if not given.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting, such as stages.0.epochs=5; can be repeated."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything; the recipe's if not given.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = True,
+    cache: Annotated[Path | None, typer.Option(help="A folder for cached maps, to share between trainings.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices to train on.")] = 1,
+    terms: Annotated[str, typer.Option(help="Licence of the weights and terms of the data, for the card.")] = "",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train a method by a recipe; stopped and started again, it goes on where it was."""
+    from glimpse.training import load_recipe
+    from glimpse.training.train import train
+
+    settings = load_recipe(recipe or method, [*(changes or []), *([f"seed={seed}"] if seed is not None else [])])
+    if settings.method != method:
+        cause = f"the recipe '{recipe}' trains '{settings.method}', and not '{method}'"
+        raise ConfigError("METHOD", cause, "name the recipe's method, or another recipe")
+    _writable_folder(out_folder)
+    done = train(
+        settings, data, out_folder, resume=resume, cache=cache, devices=devices, skip_bad=skip_bad, terms=terms
+    )
+    for note in done.notes:
+        _say(note)
+    measured = ", ".join(f"{name} {value:.3f}" for name, value in done.metrics.items())
+    _say(f"trained for {done.minutes:.1f} minutes" + (f": {measured}" if measured else ""))
+    out.print(escape(str(done.best)), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def models() -> None:
     """List the weights that are installed with glimpse."""
     from glimpse.model import packaged, read_card
@@ -299,6 +341,11 @@ def main() -> None:
     A `GlimpseError` becomes one message on stderr and exit code 2; with `--debug` it keeps its traceback.
     """
     debug = "--debug" in sys.argv[1:]
+    if not debug:
+        # What libraries say to those who write against them is noise to those who run a command.
+        warnings.filterwarnings("ignore", module=r"(torch|torchvision|timm|lightning)(\.|$)")
+        for part in ("pytorch", "fabric"):
+            logging.getLogger(f"lightning.{part}.utilities.rank_zero").setLevel(logging.WARNING)
     # `--debug` may stand anywhere, although it belongs to no command.
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:

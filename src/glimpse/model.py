@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
 from PIL import Image
@@ -59,7 +59,7 @@ class Card(BaseModel):
     size: tuple[int, int]
     mean: Triple
     std: Triple
-    ids: int = Field(0, ge=0)
+    ids: int = Field(default=0, ge=0)
     start: Start | None = None
     training_data: str = ""
     terms: str = ""
@@ -105,6 +105,9 @@ class Model:
         device: where it runs.
         precision: what it computes in; `auto` takes bfloat16 where the processor is quick with it.
         batch: crops per pass.
+
+    Raises:
+        ConfigError: there is no such precision, or `batch` is below 1.
     """
 
     def __init__(
@@ -117,6 +120,12 @@ class Model:
         precision: Precision = "auto",
         batch: int = 32,
     ) -> None:
+        if precision not in get_args(Precision):
+            raise ConfigError(
+                "precision", f"'{precision}' is not known", f"choose one of {', '.join(get_args(Precision))}"
+            )
+        if batch < 1:
+            raise ConfigError("batch", f"{batch} crops per pass are too few", "give at least 1")
         keep_freed_memory()
         self.method = method.eval().to(device)
         self.card = card
@@ -124,7 +133,7 @@ class Model:
         self.device = torch.device(device)
         self.batch = batch
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
-        self._backbone = folded(method.backbone).to(device=device, memory_format=torch.channels_last)
+        self._backbone = folded(method.backbone).to(device).to(memory_format=torch.channels_last)
         self._transform = EvalTransform(card.size, card.mean, card.std)
 
     @property
@@ -155,7 +164,9 @@ class Model:
             return self.method.distance(**options)
         except TypeError as error:
             raise ConfigError(
-                f"distance of '{self.card.method}'", f"does not take {sorted(options)}", "see the method's page for its options"
+                f"distance of '{self.card.method}'",
+                f"does not take {sorted(options)}",
+                "see the method's page for its options",
             ) from error
 
     def embed(self, images: Iterable[Image.Image], visible: Iterable[Visible | None] | None = None) -> Embedding:
@@ -167,11 +178,9 @@ class Model:
                 the crop, or `None` for the whole crop.
 
         Raises:
-            DataError: there is no image, or a region does not fit its crop.
+            DataError: there is no image, there are not as many regions as images, or a region does not fit its crop.
         """
-        prompts = iter(visible) if visible is not None else None
-        pairs = ((image, next(prompts, None) if prompts is not None else None) for image in images)
-        rows = [self._pass(batch) for batch in self._batches(pairs)]
+        rows = [self._pass(batch) for batch in self._batches(_side_by_side(images, visible))]
         if not rows:
             raise DataError("images", "there is nothing to embed", "give at least one crop")
         return Embedding.cat(rows)
@@ -260,6 +269,21 @@ class Model:
         save(self.method, self.card, path, for_search=for_search)
 
 
+def _side_by_side(
+    images: Iterable[Image.Image], visible: Iterable[Visible | None] | None
+) -> Iterator[tuple[Image.Image, Visible | None]]:
+    if visible is None:
+        for image in images:
+            yield image, None
+        return
+    end = object()
+    for row, (one, region) in enumerate(zip_longest(images, visible, fillvalue=end)):
+        if one is end or region is end:
+            cause = f"has {'fewer' if region is end else 'more'} regions than there are crops (crop {row} is the first)"
+            raise DataError("visible", cause, "give a box, a mask or None for each crop")
+        yield cast("tuple[Image.Image, Visible | None]", (one, region))
+
+
 def save(method: Method, card: Card, path: str | Path, *, for_search: bool = False) -> None:
     """Write the weights of `method` to `path` (.safetensors) and `card` beside it; see `Model.save`.
 
@@ -294,7 +318,9 @@ def build(card: Card) -> Method:
     try:
         options = kind.Options(**card.options)
     except ValidationError as error:
-        raise ConfigError(f"options of '{card.method}'", _first(error), "see the method's page for its options") from error
+        raise ConfigError(
+            f"options of '{card.method}'", _first(error), "see the method's page for its options"
+        ) from error
     return kind(build_backbone(card.backbone), card.ids, options)
 
 
@@ -325,7 +351,9 @@ def load(
     path = installed.get(str(weights), Path(weights))
     if not path.exists() and path.suffix != ".safetensors":
         names = ", ".join(installed) or "none"
-        raise WeightsError(str(weights), f"is neither a file nor installed weights ({names})", "give the path of a .safetensors file")
+        raise WeightsError(
+            str(weights), f"is neither a file nor installed weights ({names})", "give the path of a .safetensors file"
+        )
     tensors, metadata = read_safetensors(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if PEER_MARK in metadata.get("source", "") and "head_fc.weight" in tensors:
@@ -333,12 +361,18 @@ def load(
     card = read_card(path.with_suffix(".json"))
     method = build(card)
     wanted = method.state_dict()
-    missing = sorted(set(wanted) - set(tensors) - ({k for k in wanted if "classifier" in k} if card.ids == 0 else set()))
+    missing = sorted(
+        set(wanted) - set(tensors) - ({k for k in wanted if "classifier" in k} if card.ids == 0 else set())
+    )
     extra = sorted(set(tensors) - set(wanted))
     wrong = [k for k in wanted if k in tensors and wanted[k].shape != tensors[k].shape]
     if missing or extra or wrong:
         first = (missing + extra + wrong)[0]
-        raise WeightsError(path, f"does not fit its card (first tensor that differs: {first})", "keep .safetensors and .json of one training together")
+        raise WeightsError(
+            path,
+            f"does not fit its card (first tensor that differs: {first})",
+            "keep .safetensors and .json of one training together",
+        )
     method.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()}, strict=False)
     name = path.stem if str(weights) in installed else card.method
     return Model(method, card, f"{name}@{digest[:8]}", device=device, precision=precision, batch=batch)
@@ -353,16 +387,18 @@ def read_card(path: Path) -> Card:
     try:
         return Card.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise WeightsError(path, "the card of the weights is missing", "keep the .json beside the .safetensors") from error
-    except json.JSONDecodeError as error:
+        raise WeightsError(
+            path, "the card of the weights is missing", "keep the .json beside the .safetensors"
+        ) from error
+    except OSError as error:
+        raise WeightsError(path, f"the card cannot be read ({error.strerror})", "check the file's rights") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(path, f"is not JSON ({error})", "write it again by training or `Model.save`") from error
     except ValidationError as error:
         raise WeightsError(path, _first(error), "write it again by training or `Model.save`") from error
 
 
-def _load_peer(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], digest: str, **how: Any
-) -> Model:
+def _load_peer(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], digest: str, **how: Any) -> Model:
     backbone = build_backbone("osnet_lct_x1_0")
     start = load_start(backbone, "osnet_lct_x1_0", path)
     method = Peer(backbone, 0)
@@ -391,4 +427,16 @@ def _first(error: ValidationError) -> str:
     return f"field '{field}': {problem['msg']}"
 
 
-__all__ = ["Card", "Edit", "Embedded", "GlimpseError", "Model", "Precision", "build", "load", "packaged", "read_card", "save"]
+__all__ = [
+    "Card",
+    "Edit",
+    "Embedded",
+    "GlimpseError",
+    "Model",
+    "Precision",
+    "build",
+    "load",
+    "packaged",
+    "read_card",
+    "save",
+]

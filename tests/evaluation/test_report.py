@@ -44,7 +44,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
         model,
         dataset,
         occlusion=OcclusionPlan(kinds=("grey",), sides=("top",), fractions=(0.25, 0.5), quality=True),
-        prompts={dataset.query[0].path: (0, 0, 64, 64)},
+        prompts={dataset.query[0].path: (0, 0, 64, 48)},
         command="glimpse evaluate <& more>",
     )
 
@@ -128,7 +128,7 @@ def test_weights_and_parts_are_those_of_the_explanation(report: Report) -> None:
             (f"strip {k}", weights[f"strip {k}"]) for k in range(1, 5)
         ]
         assert [bar.compared for bar in hit.crop.bars] == [True, True, False, False]
-    assert drawn.query.box == (0, 0, 1, 0.5)
+    assert drawn.query.box == (0, 0, 1, 0.375)
     assert [bar.weight for bar in drawn.query.bars][2:] == [0, 0]
 
 

@@ -1,5 +1,6 @@
 """Networks that turn a crop into a map of features at stride 16."""
 
+from glimpse.backbones.backbone import Backbone
 from glimpse.backbones.osnet import OSNet
 from glimpse.backbones.starts import (
     BACKBONES,
@@ -13,6 +14,7 @@ from glimpse.backbones.starts import (
 
 __all__ = [
     "BACKBONES",
+    "Backbone",
     "BackboneName",
     "OSNet",
     "Start",

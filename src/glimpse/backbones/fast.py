@@ -30,25 +30,26 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    taken = [mallopt(name, value) == 1 for name, value in settings]
+    return all(taken)
 
 
 def has_fast_bfloat16(device: torch.device | str = "cpu") -> bool:
     """Whether bfloat16 is worth using on `device`."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return bool(supported()) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return supported is not None and bool(supported()) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def folded(backbone: nn.Module) -> nn.Module:
     """A copy of `backbone` for inference, its OSNet batch norms folded into the convolutions before them."""
     backbone = copy.deepcopy(backbone).eval()
     for module in backbone.modules():
-        if isinstance(module, ConvBN):
+        if isinstance(module, ConvBN) and isinstance(module.bn, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = nn.Identity()
-        elif isinstance(module, Lite):
+        elif isinstance(module, Lite) and isinstance(module.bn, nn.BatchNorm2d):
             module.depthwise = fuse_conv_bn_eval(module.depthwise, module.bn)
             module.bn = nn.Identity()
     return backbone.requires_grad_(False)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glimpse.backbones.backbone import Backbone
+
 GateKind = Literal["se", "lct"]
 
 
@@ -24,7 +26,7 @@ class ConvBN(nn.Module):
     def __init__(self, inputs: int, outputs: int, relu: bool = True) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs)
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ class Lite(nn.Module):
         super().__init__()
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn: nn.Module = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape in and out."""
@@ -48,7 +50,7 @@ class Lite(nn.Module):
 
 
 def masked_mean(x: Tensor, visible: Tensor | None) -> Tensor:
-    """Mean over the visible cells of `x` `[n, c, h, w]` as `[n, c, 1, 1]`; over all cells without `visible` `[n, 1, h, w]`."""
+    """Mean of `x` `[n, c, h, w]` over the cells that `visible` `[n, 1, h, w]` shows, or over all: `[n, c, 1, 1]`."""
     if visible is None:
         return x.mean((2, 3), keepdim=True)
     return (x * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True).clamp_min(1e-6)
@@ -112,7 +114,7 @@ class MaskedInstanceNorm(nn.InstanceNorm2d):
     Written out, in float32, because torch's own is several times slower on channels-last CPU tensors.
     """
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """Same shape in and out."""
         y = x.float()
         mean = masked_mean(y, visible)
@@ -121,7 +123,7 @@ class MaskedInstanceNorm(nn.InstanceNorm2d):
         return torch.addcmul(self.bias.float()[:, None, None] - mean * scale, y, scale).to(x.dtype)
 
 
-class OSNet(nn.Module):
+class OSNet(Backbone):
     """OSNet without its classifier.
 
     Args:
@@ -162,7 +164,7 @@ class OSNet(nn.Module):
         def at(features: Tensor) -> Tensor | None:
             if visible is None:
                 return None
-            cells = F.adaptive_avg_pool2d(visible[:, None].float(), features.shape[-2:])
+            cells = F.adaptive_avg_pool2d(visible[:, None].float(), (features.shape[-2], features.shape[-1]))
             return cells.to(features.dtype)
 
         if self.input_norm is not None:

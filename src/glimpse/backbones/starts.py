@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import timm
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from glimpse.backbones.backbone import Backbone
 from glimpse.backbones.osnet import OSNet
 from glimpse.backbones.timm_backbones import HRNetW32, MobileNetV2, ResNet50
 from glimpse.errors import WeightsError
@@ -30,7 +30,7 @@ BackboneName = Literal[
     "mobilenetv2_100_same",
 ]
 
-BACKBONES: Mapping[BackboneName, Callable[[], nn.Module]] = {
+BACKBONES: Mapping[BackboneName, Callable[[], Backbone]] = {
     "osnet_x0_25": lambda: OSNet(0.25),
     "osnet_x0_5": lambda: OSNet(0.5),
     "osnet_x0_75": lambda: OSNet(0.75),
@@ -66,7 +66,7 @@ class Start(BaseModel):
     training_data: str = ""
 
 
-def build_backbone(name: BackboneName) -> nn.Module:
+def build_backbone(name: BackboneName) -> Backbone:
     """The backbone `name` with random weights: images `[n, 3, H, W]` -> map `[n, .channels, H/16, W/16]`.
 
     Raises:
@@ -97,7 +97,7 @@ def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> St
         return _download(backbone, name)
     path = Path(start)
     tensors, metadata = read_safetensors(path)
-    own = backbone.net if hasattr(backbone, "net") else backbone
+    own: nn.Module = getattr(backbone, "net", backbone)
     wanted = own.state_dict()
     found = {key: value for key, value in tensors.items() if key in wanted}
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
@@ -128,7 +128,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
         WeightsError: the file is missing or is not a safetensors file.
     """
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except FileNotFoundError as error:
         raise WeightsError(path, "there is no such file", "give the path of a .safetensors file") from error
@@ -143,12 +143,22 @@ def preprocessing(metadata: Mapping[str, str]) -> tuple[Triple, Triple]:
 
     Read from `mean` and `std` as JSON lists, else from a sentence in `input`; ImageNet's where nothing is said.
 
+    Raises:
+        WeightsError: `mean` or `std` is not a list of three numbers.
+
     >>> preprocessing({"input": "RGB / 127.5 - 1 (mean 0.5, std 0.5)"})
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     """
     if "mean" in metadata and "std" in metadata:
-        mean, std = (tuple(float(v) for v in json.loads(metadata[key])) for key in ("mean", "std"))
-        return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+        three: TypeAdapter[Triple] = TypeAdapter(Triple)
+        try:
+            return three.validate_json(metadata["mean"]), three.validate_json(metadata["std"])
+        except ValidationError as error:
+            raise WeightsError(
+                "metadata 'mean' and 'std' of the weights",
+                f"are not three numbers each ({metadata['mean']!r} and {metadata['std']!r})",
+                "write them as JSON lists, such as [0.5, 0.5, 0.5]",
+            ) from error
     said = re.search(r"mean ([\d.]+), std ([\d.]+)", metadata.get("input", ""))
     if said:
         m, s = float(said[1]), float(said[2])
@@ -157,7 +167,8 @@ def preprocessing(metadata: Mapping[str, str]) -> tuple[Triple, Triple]:
 
 
 def _download(backbone: nn.Module, name: BackboneName) -> Start:
-    if not hasattr(backbone, "net"):
+    own: nn.Module | None = getattr(backbone, "net", None)
+    if own is None:
         raise WeightsError(
             f"start 'imagenet' of backbone '{name}'",
             "no ImageNet weights of OSNet are published as safetensors",
@@ -165,14 +176,14 @@ def _download(backbone: nn.Module, name: BackboneName) -> Start:
         )
     architecture = name.removesuffix("_same")
     try:
-        trained = timm.create_model(architecture, pretrained=True, num_classes=0, global_pool="")
+        trained = cast(Any, timm.create_model(architecture, pretrained=True, num_classes=0, global_pool=""))
     except Exception as error:  # timm lets errors of several network libraries through
         raise WeightsError(
             f"start 'imagenet' of backbone '{name}'",
             f"cannot be downloaded ({error})",
             "check the network, or give a local .safetensors file as start",
         ) from error
-    backbone.net.load_state_dict(trained.state_dict())
+    own.load_state_dict(trained.state_dict())
     config = trained.pretrained_cfg
     return Start(
         name=f"imagenet ({config.get('hf_hub_id') or config.get('architecture')})",

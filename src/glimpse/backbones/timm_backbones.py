@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from glimpse.backbones.backbone import Backbone
 
-class ResNet50(nn.Module):
+
+class ResNet50(Backbone):
     """ResNet-50 whose last stage keeps its input's resolution (stride 1, no dilation), as PCB does.
 
     Map: 2048 channels at stride 16.
@@ -16,7 +20,7 @@ class ResNet50(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = timm.create_model("resnet50", num_classes=0, global_pool="")
+        self.net = cast(Any, timm.create_model("resnet50", num_classes=0, global_pool=""))
         first = self.net.layer4[0]
         first.conv2.stride = (1, 1)
         first.downsample[0].stride = (1, 1)
@@ -28,7 +32,7 @@ class ResNet50(nn.Module):
         return features
 
 
-class HRNetW32(nn.Module):
+class HRNetW32(Backbone):
     """HRNet-W32 (Sun et al., CVPR 2019): its four branches, widened as in its classifier, joined at stride 16.
 
     The paper of QPM names the backbone but not how its map is made; ISP, which it follows, joins the same 1,920
@@ -38,7 +42,7 @@ class HRNetW32(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = timm.create_model("hrnet_w32", num_classes=0, global_pool="")
+        self.net = cast(Any, timm.create_model("hrnet_w32", num_classes=0, global_pool=""))
         self.channels = 1920
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -57,7 +61,7 @@ class HRNetW32(nn.Module):
         return torch.cat(at_16, dim=1)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Backbone):
     """MobileNetV2 1.0 with output stride 16 (the last strided layer dilated). Map: 1,280 channels.
 
     Args:
@@ -66,8 +70,9 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, pad_type: str = "") -> None:
         super().__init__()
-        self.net = timm.create_model(
-            "mobilenetv2_100", num_classes=0, global_pool="", output_stride=16, pad_type=pad_type
+        self.net = cast(
+            Any,
+            timm.create_model("mobilenetv2_100", num_classes=0, global_pool="", output_stride=16, pad_type=pad_type),
         )
         self.channels = 1280
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glimpse.backbones import Backbone
 from glimpse.embedding import Embedding
 from glimpse.matching import GlobalDistance
 from glimpse.matching.kernels import cosine_distance
@@ -29,8 +30,8 @@ class BaselineOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     triplet: bool = True
-    margin: float = Field(0.3, ge=0)
-    smoothing: float = Field(0.1, ge=0, lt=1)
+    margin: float = Field(default=0.3, ge=0)
+    smoothing: float = Field(default=0.1, ge=0, lt=1)
 
 
 class Baseline(Method):
@@ -43,8 +44,9 @@ class Baseline(Method):
 
     name = "baseline"
     Options = BaselineOptions
+    options: BaselineOptions
 
-    def __init__(self, backbone: nn.Module, ids: int, options: BaselineOptions | None = None) -> None:
+    def __init__(self, backbone: Backbone, ids: int, options: BaselineOptions | None = None) -> None:
         super().__init__()
         self.options = options or BaselineOptions()
         self.backbone = backbone

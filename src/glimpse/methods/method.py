@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from glimpse.backbones import Backbone
 from glimpse.embedding import Embedding
 from glimpse.matching.distance import Distance
 
@@ -46,7 +47,7 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     Options: ClassVar[type[BaseModel]]
     options: BaseModel
-    backbone: nn.Module
+    backbone: Backbone
 
     @abstractmethod
     def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
@@ -65,8 +66,11 @@ class Method(nn.Module, ABC):
         """What matching needs of `outputs`, one row per crop."""
 
     @abstractmethod
-    def distance(self, **options: Any) -> Distance:
-        """The distance that compares embeddings of this method; its options are the method's test-time ones."""
+    def distance(self, *args: Any, **options: Any) -> Distance:
+        """The distance that compares embeddings of this method.
+
+        Each method names its own test-time options here, all of which have defaults; the types above stand for that.
+        """
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ def cells(visible: Tensor | None, features: Tensor) -> Tensor | None:
     """Visible share of each cell of a map `[n, c, h, w]`, as `[n, 1, h, w]`; `None` without a prompt."""
     if visible is None:
         return None
-    return F.adaptive_avg_pool2d(visible[:, None].to(features), features.shape[-2:])
+    return F.adaptive_avg_pool2d(visible[:, None].to(features), (features.shape[-2], features.shape[-1]))
 
 
 def strip_means(features: Tensor, strips: int, seen: Tensor | None = None) -> Tensor:
@@ -35,7 +35,9 @@ def strip_means(features: Tensor, strips: int, seen: Tensor | None = None) -> Te
     """
     if features.shape[2] < strips:
         raise ConfigError(
-            "strips", f"{strips} strips do not fit a map of {features.shape[2]} rows", "use fewer strips or a taller input"
+            "strips",
+            f"{strips} strips do not fit a map of {features.shape[2]} rows",
+            "use fewer strips or a taller input",
         )
     if seen is None:
         return F.adaptive_avg_pool2d(features, (strips, 1)).squeeze(-1).transpose(1, 2)
@@ -98,7 +100,8 @@ def part_cross_entropy(logits: Tensor, pids: Tensor, smoothing: float = 0.0, sho
 def batch_hard(distances: Tensor, pids: Tensor, margin: float) -> Tensor:
     """Batch-hard triplet loss on a distance matrix, averaged over the triplets that violate the margin.
 
-    QPM eq. 3 and 13; Hermans et al., arXiv 1703.07737. Crops without a positive or a negative in the batch take no part.
+    QPM eq. 3 and 13; Hermans et al., arXiv 1703.07737. Crops without a positive or a
+    negative in the batch take no part.
 
     Args:
         distances: `[n, n]`, row = anchor.

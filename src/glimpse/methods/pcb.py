@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glimpse.backbones import Backbone
 from glimpse.embedding import Embedding
 from glimpse.matching import PartDistance
 from glimpse.methods.method import Method, Outputs, Region, strips_of
@@ -28,10 +29,10 @@ class PCBOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strips: int = Field(6, ge=1)
-    dim: int = Field(256, ge=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
-    smoothing: float = Field(0.0, ge=0, lt=1)
+    strips: int = Field(default=6, ge=1)
+    dim: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
 class PCB(Method):
@@ -46,8 +47,9 @@ class PCB(Method):
 
     name = "pcb"
     Options = PCBOptions
+    options: PCBOptions
 
-    def __init__(self, backbone: nn.Module, ids: int, options: PCBOptions | None = None) -> None:
+    def __init__(self, backbone: Backbone, ids: int, options: PCBOptions | None = None) -> None:
         super().__init__()
         self.options = options or PCBOptions()
         self.backbone = backbone
@@ -67,7 +69,7 @@ class PCB(Method):
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """`id`: cross entropy, summed over the strips."""
         logits = self.classifiers(outputs["reduced"])
-        return {"id": part_cross_entropy(logits, pids, self.options.smoothing)}
+        return {"id": part_cross_entropy(logits, pids, self.options.smoothing, outputs["weights"] > 0)}
 
     def embed(self, outputs: Outputs) -> Embedding:
         """`parts` `[n, K, c]` of unit length and `weights` `[n, K]`."""
@@ -81,4 +83,3 @@ class PCB(Method):
     def regions(self) -> tuple[Region, ...]:
         """K strips."""
         return strips_of(self.options.strips)
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from glimpse.backbones import Backbone
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError
 from glimpse.matching import GlobalDistance
@@ -29,8 +30,9 @@ class Peer(Method):
 
     name = "peer"
     Options = PeerOptions
+    options: PeerOptions
 
-    def __init__(self, backbone: nn.Module, ids: int, options: PeerOptions | None = None) -> None:
+    def __init__(self, backbone: Backbone, ids: int, options: PeerOptions | None = None) -> None:
         super().__init__()
         self.options = options or PeerOptions()
         self.backbone = backbone
@@ -46,9 +48,11 @@ class Peer(Method):
     def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
         """`globals` `[n, 256]`."""
         if features.shape[2:] != (16, 8):
-            raise ConfigError("input size", f"the peer's head needs a 16 x 8 map, not {tuple(features.shape[2:])}", "use 256 x 128")
+            raise ConfigError(
+                "input size", f"the peer's head needs a 16 x 8 map, not {tuple(features.shape[2:])}", "use 256 x 128"
+            )
         pooled = self.head_pool(features.to(self.head_pool.weight.dtype)).flatten(1).float()
-        return {"globals": self.head_act(self.head_bn(self.head_fc.float()(pooled)))}
+        return {"globals": self.head_act(self.head_bn(self.head_fc(pooled)))}
 
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """Refused: the peer is compared with as it was published."""

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glimpse.backbones import Backbone
 from glimpse.embedding import Embedding
+from glimpse.errors import ConfigError
 from glimpse.matching import Cascade, GlobalDistance, MixedDistance, PairGlobalDistance, PartDistance
 from glimpse.matching.distance import Distance
 from glimpse.matching.kernels import cosine_distance, pair_global_distance, part_distance
@@ -42,21 +44,21 @@ class QPMOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strips: int = Field(6, ge=1)
-    dim: int = Field(1024, ge=4)
+    strips: int = Field(default=6, ge=1)
+    dim: int = Field(default=1024, ge=4)
     row: Row = "qpm"
-    margin: float = Field(0.3, ge=0)
-    reduction: int = Field(4, ge=1)
+    margin: float = Field(default=0.3, ge=0)
+    reduction: int = Field(default=4, ge=1)
     isa_scale: Literal["paper", "sqrt"] = "paper"
     isa_loss_after_relu: bool = False
-    smoothing: float = Field(0.0, ge=0, lt=1)
-    part_id: float = Field(1.0, ge=0)
-    part_triplet: float = Field(1.0, ge=0)
-    global_id: float = Field(1.0, ge=0)
-    pair_id: float = Field(1.0, ge=0)
-    global_triplet: float = Field(1.0, ge=0)
-    neighbours: int = Field(30, ge=1)
-    gamma: float = Field(0.6, ge=0, le=1)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    part_id: float = Field(default=1.0, ge=0)
+    part_triplet: float = Field(default=1.0, ge=0)
+    global_id: float = Field(default=1.0, ge=0)
+    pair_id: float = Field(default=1.0, ge=0)
+    global_triplet: float = Field(default=1.0, ge=0)
+    neighbours: int = Field(default=30, ge=1)
+    gamma: float = Field(default=0.6, ge=0, le=1)
 
     @property
     def has_parts(self) -> bool:
@@ -104,11 +106,12 @@ class PartConvs(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """float32 `[n, K, d]`."""
         f = torch.einsum("nkc,kdc->nkd", z, self.weight.to(z.dtype)).float()
-        return self.norm(f.flatten(1)).unflatten(1, f.shape[1:])
+        normed: Tensor = self.norm(f.flatten(1))
+        return normed.view(f.shape)
 
 
 class QualityHeads(nn.Module):
-    """K unshared predictors (1x1 convolution to one number, batch norm, sigmoid): `[n, K, c]` -> q `[n, K]` in (0, 1)."""
+    """K unshared predictors (1x1 convolution, batch norm, sigmoid): `[n, K, c]` -> q `[n, K]` in (0, 1)."""
 
     def __init__(self, parts: int, channels: int) -> None:
         super().__init__()
@@ -117,7 +120,9 @@ class QualityHeads(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """float32 `[n, K]`."""
-        return torch.sigmoid(self.norm(torch.einsum("nkc,kc->nk", z.float(), self.weight)))
+        with torch.autocast(z.device.type, enabled=False):  # bfloat16 has 128 values of q between 1/2 and 1
+            logits: Tensor = self.norm(torch.einsum("nkc,kc->nk", z.float(), self.weight.float()))
+            return logits.sigmoid()
 
 
 class ISA(nn.Module):
@@ -150,8 +155,9 @@ class QPM(Method):
 
     name = "qpm"
     Options = QPMOptions
+    options: QPMOptions
 
-    def __init__(self, backbone: nn.Module, ids: int, options: QPMOptions | None = None) -> None:
+    def __init__(self, backbone: Backbone, ids: int, options: QPMOptions | None = None) -> None:
         super().__init__()
         self.options = o = options or QPMOptions()
         self.backbone = backbone
@@ -163,6 +169,10 @@ class QPM(Method):
             self.quality = QualityHeads(o.strips, channels)
         if o.global_kind != "none":
             self.to_g = nn.Conv2d(channels, o.dim, 1, bias=False)
+            # On pooled strips, as after the part convolutions. Without it what all crops have in common fills the
+            # vectors, every cosine is near 1 and no loss of the branch moves.
+            self.g_norm = nn.BatchNorm1d(o.strips * o.dim)
+            self.g_tilde_norm = nn.BatchNorm1d(o.strips * o.dim)
             self.global_classifier = nn.Linear(o.dim, ids, bias=False)  # W^s of eq. 12
             nn.init.normal_(self.global_classifier.weight, std=0.001)
         if o.has_isa:
@@ -188,16 +198,24 @@ class QPM(Method):
         q_hat = q / q.sum(1, keepdim=True).clamp_min(1e-6)  # eq. 5
         maps = self.to_g(features)
         if o.has_isa:
-            h = torch.einsum("nk,nkd->nd", q_hat, strip_means(maps, o.strips, seen).float())  # eq. 4
+            g = self._normed(self.g_norm, strip_means(maps, o.strips, seen))
+            h = torch.einsum("nk,nkd->nd", q_hat, g)  # eq. 4
             out["h_hat"], out["attention"], maps = self.isa(h, maps)
-        g_tilde = strip_means(maps, o.strips, seen).float()
+        g_tilde = self._normed(self.g_tilde_norm, strip_means(maps, o.strips, seen))
         # The single-image rows of Tables V and VI fuse strips by the image's own scores; AGFE waits for the pair.
         out["globals"] = g_tilde if o.global_kind == "agfe" else torch.einsum("nk,nkd->nd", q_hat, g_tilde)
         return out
 
+    @staticmethod
+    def _normed(norm: nn.BatchNorm1d, strips: Tensor) -> Tensor:
+        """Batch norm of each strip's channels, float32 `[n, K, d]`."""
+        normed: Tensor = norm(strips.float().flatten(1))
+        return normed.view(strips.shape)
+
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """The five terms of eq. 14, as far as the row has them."""
-        o, terms = self.options, {}
+        o = self.options
+        terms: dict[str, Tensor] = {}
         q = outputs["weights"]
         if o.has_parts:
             f = outputs["parts"]
@@ -217,7 +235,9 @@ class QPM(Method):
             pair = pair / pair.sum(2, keepdim=True).clamp_min(1e-6)  # eq. 11
             logits = torch.einsum("pgk,pkc->pgc", pair, self.global_classifier(g).float())
             # Eq. 12 adds CE(h_g^p) and CE(h_p^g) over all ordered pairs: every vector twice.
-            terms["pair_id"] = o.pair_id * 2 * self._cross_entropy(logits.flatten(0, 1), pids.repeat_interleave(len(pids)))
+            terms["pair_id"] = (
+                o.pair_id * 2 * self._cross_entropy(logits.flatten(0, 1), pids.repeat_interleave(len(pids)))
+            )
             distances = pair_global_distance(g, q, g, q)
             terms["global_triplet"] = o.global_triplet * batch_hard(distances, pids, o.margin)  # eq. 13
         elif o.global_kind != "none":
@@ -244,6 +264,9 @@ class QPM(Method):
         Args:
             gamma: weight of the part distance in eq. 15; the option's where not given.
             neighbours: n; the option's where not given.
+
+        Raises:
+            ConfigError: gamma is not in [0, 1], or n is below 1.
         """
         o = self.options
         parts = PartDistance(names=tuple(region.name for region in self.regions))
@@ -253,7 +276,10 @@ class QPM(Method):
         if not o.matches_parts:
             return whole
         gamma = o.gamma if gamma is None else gamma
-        mixed = MixedDistance(((gamma, parts), (1.0 - gamma, whole)))  # eq. 15
+        if not 0.0 <= gamma <= 1.0:
+            raise ConfigError("gamma", f"{gamma} is not a share", "give a number from 0 to 1")
+        terms = ((gamma, parts), (1.0 - gamma, whole))  # eq. 15
+        mixed = MixedDistance(tuple(term for term in terms if term[0] > 0))
         return Cascade(coarse=parts, fine=mixed, n=o.neighbours if neighbours is None else neighbours)
 
     @property

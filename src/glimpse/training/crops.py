@@ -81,6 +81,8 @@ class CropDataset(Dataset[Batch]):
         generator = torch.Generator().manual_seed(seed)
         image, visible, moved = self.transform.with_targets(crop, {"corners": corners}, generator)
         points = moved["corners"].as_subclass(Tensor).float()
+        if points[0, 0] > points[1, 0]:
+            points[:, 0] += 1  # mirrored as the centres of pixels are, to width - 1 - x; corners go to width - x
         return Batch(image, visible, torch.tensor(self.labels[row]), torch.tensor(row), points)
 
 
@@ -133,7 +135,9 @@ class Seeded(Sampler[list[tuple[int, int]]]):
             yield order[i * self.batch : (i + 1) * self.batch].tolist()
 
 
-def give_prompts(images: Tensor, visible: Tensor, share: float, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def give_prompts(
+    images: Tensor, visible: Tensor, share: float, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """Tell the network, for a share of the crops, what is visible, as a caller's prompt does.
 
     Args:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from glimpse.files import atomic, write_text
 from glimpse.training.crops import Batch, CropDataset, give_prompts
 
 _BATCH = 32
+
+Maps = tuple[np.memmap[Any, Any], np.memmap[Any, Any]]
+"""`(maps [n, c, h, w], visible [n, h, w])`, float16."""
 
 
 class MapPass:
@@ -57,7 +61,8 @@ class MapPass:
         """
         network = folded(backbone).to(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(seed)
-        with atomic(self.path.with_suffix(".maps")) as maps_file, atomic(self.path.with_suffix(".visible")) as seen_file:
+        maps_path, seen_path = self.path.with_suffix(".maps"), self.path.with_suffix(".visible")
+        with atomic(maps_path) as maps_file, atomic(seen_path) as seen_file:
             shapes: dict[str, list[int]] = {}
             with open(maps_file, "wb") as maps_out, open(seen_file, "wb") as seen_out:
                 for start in range(0, self.rows, _BATCH):
@@ -80,7 +85,7 @@ class MapPass:
                         progress(len(rows))
         write_text(self.path.with_suffix(".json"), json.dumps({"rows": self.rows, **shapes, "key": self.key}))
 
-    def open(self) -> tuple[np.memmap, np.memmap]:
+    def open(self) -> Maps:
         """`(maps [n, c, h, w], visible [n, h, w])`, float16."""
         about = json.loads(self.path.with_suffix(".json").read_text())
         return (
@@ -92,7 +97,7 @@ class MapPass:
 class MapDataset(Dataset[Batch]):
     """Items `(row, seed)` of cached passes: the seed picks the pass."""
 
-    def __init__(self, passes: Sequence[tuple[np.memmap, np.memmap]], labels: Sequence[int]) -> None:
+    def __init__(self, passes: Sequence[Maps], labels: Sequence[int]) -> None:
         self.passes = passes
         self.labels = labels
 

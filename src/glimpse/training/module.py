@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +28,9 @@ class StageModule(lightning.LightningModule):
     With several processes, maps are gathered before the heads, so that losses, mining and the heads' batch norms see
     the whole batch, as one process would; the backbone's batch norms see each process's own crops.
 
+    What is random in a step (prompts, dropout) follows from the seed and the number of the step, so that a resumed
+    training computes what an unbroken one would.
+
     Args:
         method: what learns.
         stage: how.
@@ -35,6 +39,7 @@ class StageModule(lightning.LightningModule):
         every: epochs between validations.
         compiled: whether torch compiles the backbone.
         on_best: called when a validation beats all before it.
+        seed: of prompts and dropout.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class StageModule(lightning.LightningModule):
         every: int = 1,
         compiled: bool = False,
         on_best: Callable[[dict[str, float]], None] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.method = method
@@ -55,38 +61,56 @@ class StageModule(lightning.LightningModule):
         self.validate_method = validate
         self.every = every
         self.on_best = on_best
+        self.seed = seed
         self.best = -math.inf
         self.metrics: dict[str, float] = {}
         self._frozen = frozen_modules(method.backbone, ("all",) if stage.cached else stage.freeze)
-        for module in self._frozen:
-            module.requires_grad_(False)
+        self._held = [p for module in self._frozen for p in module.parameters() if p.requires_grad]
+        for parameter in self._held:
+            parameter.requires_grad_(False)
         # Outside the module tree, so that the state dict keeps its names.
         self._run = [torch.compile(method.backbone) if compiled and not stage.cached else method.backbone]
 
+    def release(self) -> None:
+        """Let frozen parts learn again, for the next stage."""
+        for parameter in self._held:
+            parameter.requires_grad_(True)
+
+    def on_train_start(self) -> None:
+        """Set modes; a resumed epoch does not call `on_train_epoch_start`."""
+        self._set_modes()
+
     def on_train_epoch_start(self) -> None:
-        """Frozen parts keep their batch norms' statistics, too."""
+        """Set modes."""
+        self._set_modes()
+
+    def _set_modes(self) -> None:
+        """Train, but let frozen parts keep their batch norms' statistics."""
         self.method.train()
         for module in self._frozen:
             module.eval()
 
     def outputs(self, batch: Batch) -> tuple[Outputs, Tensor, Tensor | None]:
         """`(outputs of the heads, pids, anchor loss)`, gathered over processes."""
+        shown: Tensor | None
         if self.stage.cached:
-            maps, shown = batch.pixels, batch.visible
-            if bool((shown == 1).all()):
-                shown = None
-            anchor = None
+            maps, shown, anchor = batch.pixels.float(), batch.visible, None
         else:
             images, shown = batch.pixels, None
             if self.stage.prompt:
-                images, shown = give_prompts(images, batch.visible, self.stage.prompt)
+                own = torch.Generator().manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
+                images, shown = give_prompts(images, batch.visible, self.stage.prompt, own)
             maps = self._run[0](images.contiguous(memory_format=torch.channels_last), shown)
             anchor = self._anchor(maps, batch) if self.stage.anchor else None
         pids = batch.pids
         if self.trainer.world_size > 1:
-            maps = self.all_gather(maps, sync_grads=True).flatten(0, 1)
-            pids = self.all_gather(pids).flatten(0, 1)
-            shown = None if shown is None else self.all_gather(shown).flatten(0, 1)
+            maps = gathered(self, maps)
+            pids = gathered(self, pids)
+            shown = None if shown is None else gathered(self, shown)
+        if shown is not None and bool((shown == 1).all()):
+            shown = None
+        # Every process draws the same dropout on the gathered maps.
+        torch.manual_seed(mixed_seed(self.seed, self.global_step))
         return self.method.heads(maps, shown), pids, anchor
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -104,8 +128,10 @@ class StageModule(lightning.LightningModule):
                 f"the loss is not finite ({', '.join(bad)})",
                 "lower optimiser.lr, or set optimiser.clip",
             )
-        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True)
-        self.log_dict({f"loss/{name}": term.detach() for name, term in terms.items()}, on_step=False, on_epoch=True)
+        several = self.trainer.world_size > 1
+        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, sync_dist=several)
+        parts = {f"loss/{name}": term.detach() for name, term in terms.items()}
+        self.log_dict(parts, on_step=False, on_epoch=True, sync_dist=several)
         return loss
 
     def _anchor(self, maps: Tensor, batch: Batch) -> Tensor:
@@ -125,7 +151,11 @@ class StageModule(lightning.LightningModule):
         seen = F.adaptive_avg_pool2d(batch.visible[:, None], (height, width))[:, 0]
         seen = seen * ((there > 0) & (there < 1)).all(-1)
         away = 1 - F.cosine_similarity(maps.float(), target, dim=1)
-        return (away * seen).sum() / seen.sum().clamp_min(1.0)
+        cells_seen = seen.sum()
+        if self.trainer.world_size > 1:
+            # Gradients are averaged over processes: each divides by the mean count, so that all cells weigh the same.
+            cells_seen = gathered(self, cells_seen[None]).mean()
+        return (away * seen).sum() / cells_seen.clamp_min(1.0)
 
     def on_train_epoch_end(self) -> None:
         """Validate on the first process; keep the best."""
@@ -141,16 +171,18 @@ class StageModule(lightning.LightningModule):
                 self.best = self.metrics["score"]
                 if self.on_best is not None:
                     self.on_best(self.metrics)
-            self.method.train()
+            self._set_modes()
         self.trainer.strategy.barrier()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The best score so far goes with the weights."""
+        """The best score so far and the last metrics go with the weights."""
         checkpoint["best"] = self.best
+        checkpoint["metrics"] = self.metrics
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the best score so far."""
         self.best = checkpoint["best"]
+        self.metrics = checkpoint.get("metrics", {})
 
     def configure_optimizers(self) -> Any:
         """Two groups: heads, and the backbone at its own factor."""
@@ -202,12 +234,28 @@ def frozen_modules(backbone: nn.Module, names: tuple[str, ...]) -> list[nn.Modul
     """
     if "all" in names:
         return [backbone]
-    inner = backbone.net if hasattr(backbone, "net") else backbone
+    inner = getattr(backbone, "net", backbone)
     parts = {name: module for name, module in inner.named_children() if module is not None}
     for name in names:
         if name not in parts:
             raise ConfigError("freeze", f"the backbone has no part '{name}'", f"choose from all, {', '.join(parts)}")
     return [parts[name] for name in names]
+
+
+def gathered(module: lightning.LightningModule, rows: Tensor) -> Tensor:
+    """Rows `[n, ...]` of all processes, in order of rank `[world * n, ...]`; gradients flow back to their owners."""
+    everywhere = module.all_gather(rows, sync_grads=rows.requires_grad)
+    assert isinstance(everywhere, Tensor)
+    return everywhere.flatten(0, 1)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of several numbers, each of which changes it wholly.
+
+    >>> mixed_seed(0, 1) == mixed_seed(0, 1), mixed_seed(0, 1) == mixed_seed(1, 0)
+    (True, False)
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def clone(method: Method) -> Method:

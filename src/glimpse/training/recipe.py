@@ -13,9 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from glimpse.backbones import BackboneName
 from glimpse.data.transforms import TransformSettings
 from glimpse.errors import ConfigError
-from glimpse.methods import METHODS
+from glimpse.methods import METHODS, Peer
 
 _Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _FieldError(ValueError):
+    """A wrong value whose field pydantic cannot name."""
+
+    def __init__(self, field: str, said: str) -> None:
+        self.field = field
+        super().__init__(said)
 
 
 class _Settings(BaseModel):
@@ -29,8 +37,8 @@ class Sampling(_Settings):
         people, crops: P and K of the PK sampler; with `people: 0` batches of `crops` are drawn at random.
     """
 
-    people: int = Field(16, ge=0)
-    crops: int = Field(4, ge=1)
+    people: int = Field(default=16, ge=0)
+    crops: int = Field(default=4, ge=1)
 
     @property
     def batch(self) -> int:
@@ -53,15 +61,15 @@ class Optimiser(_Settings):
     """
 
     kind: Literal["sgd", "adam", "adamw"] = "adamw"
-    lr: float = Field(3e-4, gt=0)
-    backbone_lr: float = Field(1.0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    lr: float = Field(default=3e-4, gt=0)
+    backbone_lr: float = Field(default=1.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     schedule: Literal["constant", "step", "cosine"] = "cosine"
-    every: float = Field(20.0, gt=0)
-    gamma: float = Field(0.1, gt=0, le=1)
-    warmup: float = Field(0.0, ge=0)
-    clip: float = Field(0.0, ge=0)
+    every: float = Field(default=20.0, gt=0)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    warmup: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=0.0, ge=0)
 
 
 class Stage(_Settings):
@@ -84,11 +92,11 @@ class Stage(_Settings):
     epochs: int = Field(ge=1)
     method: str | None = None
     options: dict[str, Any] = {}
-    cached: int = Field(0, ge=0)
+    cached: int = Field(default=0, ge=0)
     freeze: tuple[str, ...] = ()
     optimiser: Optimiser = Optimiser()
     prompt: _Share = 0.0
-    anchor: float = Field(0.0, ge=0)
+    anchor: float = Field(default=0.0, ge=0)
     sampling: Sampling | None = None
 
     @model_validator(mode="after")
@@ -107,9 +115,9 @@ class Validation(_Settings):
         every: epochs between validations; the last epoch of a stage always validates.
     """
 
-    identities: int = Field(50, ge=0)
-    seed: int = Field(0, ge=0)
-    every: int = Field(1, ge=1)
+    identities: int = Field(default=50, ge=0)
+    seed: int = Field(default=0, ge=0)
+    every: int = Field(default=1, ge=1)
 
 
 class Recipe(_Settings):
@@ -137,23 +145,39 @@ class Recipe(_Settings):
     sampling: Sampling = Sampling()
     stages: tuple[Stage, ...] = Field(min_length=1)
     validation: Validation = Validation()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     precision: Literal["bf16", "float32"] = "bf16"
     compile: bool = False
-    workers: int = Field(1, ge=0)
+    workers: int = Field(default=1, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        for method, options in [(self.method, self.options), *((s.method, s.options) for s in self.stages if s.method)]:
-            if method not in METHODS:
-                raise ValueError(f"there is no method '{method}', only {', '.join(METHODS)}")
-            METHODS[method].Options.model_validate(options)
+        _check_method("", self.method, self.options)
+        for number, stage in enumerate(self.stages):
+            if stage.method is not None:
+                _check_method(f"stages.{number}.", stage.method, stage.options)
+            elif stage.options:
+                raise _FieldError(f"stages.{number}.options", "belongs to a stage with a method of its own")
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
-            raise ValueError("two stages have the same name")
+            raise _FieldError("stages", "two stages have the same name")
         if self.stages[-1].method is not None:
-            raise ValueError(f"the last stage must train '{self.method}' itself")
+            raise _FieldError(f"stages.{len(names) - 1}.method", f"the last stage must train '{self.method}' itself")
         return self
+
+
+def _check_method(where: str, method: str, options: Mapping[str, Any]) -> None:
+    trained = [name for name in METHODS if name != Peer.name]
+    if method not in trained:
+        raise _FieldError(
+            f"{where}method", f"'{method}' is not a method that can be trained, only {', '.join(trained)}"
+        )
+    try:
+        METHODS[method].Options.model_validate(options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        inside = ".".join(str(part) for part in problem["loc"])
+        raise _FieldError(f"{where}options.{inside}".rstrip("."), _said(problem["msg"])) from None
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -171,14 +195,18 @@ def load_recipe(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
             `options.gamma=0.7`.
 
     Raises:
-        ConfigError: the file is missing or is not YAML, or a key is unknown or a value does not fit; names file and field.
+        ConfigError: the file is missing or is not YAML, a key is unknown or a value does not fit; names file and field.
     """
     path = packaged_recipes().get(str(recipe), Path(recipe))
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         names = ", ".join(packaged_recipes())
-        raise ConfigError(str(recipe), f"is neither a file nor an installed recipe ({names})", "name one of them") from error
+        raise ConfigError(
+            str(recipe), f"is neither a file nor an installed recipe ({names})", "name one of them"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"cannot be read ({error})", "give a YAML file") from error
     except yaml.YAMLError as error:
         raise ConfigError(path, f"is not YAML ({str(error).splitlines()[0]})", "correct the file") from error
     if not isinstance(settings, dict):
@@ -199,8 +227,16 @@ def parse_recipe(settings: Mapping[str, Any], where: str = "recipe") -> Recipe:
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
-        said = problem["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where}, field '{field}'" if field else where, said, "see docs/recipes.md") from error
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, _FieldError):
+            field = cause.field
+        place = f"{where}, field '{field}'" if field else where
+        raise ConfigError(place, _said(problem["msg"]), "see docs/recipes.md") from error
+
+
+def _said(message: str) -> str:
+    said = message.removeprefix("Value error, ")
+    return said[:1].lower() + said[1:]
 
 
 def _change(settings: dict[str, Any], change: str) -> None:
@@ -211,11 +247,13 @@ def _change(settings: dict[str, Any], change: str) -> None:
     *folders, last = key.split(".")
     for name in folders:
         if isinstance(at, list):
-            if not name.isdigit() or int(name) >= len(at):
+            if not name.isdecimal() or int(name) >= len(at):
                 raise ConfigError(f"--set {change}", f"there is no '{name}' among {len(at)} items", "count from 0")
             at = at[int(name)]
         elif isinstance(at, dict):
-            at = at.setdefault(name, {})
+            if at.get(name) is None:
+                at[name] = {}
+            at = at[name]
         else:
             raise ConfigError(f"--set {change}", f"'{name}' is inside a value, not a group", "see docs/recipes.md")
     try:
@@ -223,7 +261,7 @@ def _change(settings: dict[str, Any], change: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {change}", "the value is not YAML", "quote it") from error
     if isinstance(at, list):
-        if not last.isdigit() or int(last) >= len(at):
+        if not last.isdecimal() or int(last) >= len(at):
             raise ConfigError(f"--set {change}", f"there is no '{last}' among {len(at)} items", "count from 0")
         at[int(last)] = parsed
     elif isinstance(at, dict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
 import platform
@@ -10,16 +12,21 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from glimpse.backbones import Start, build_backbone, load_start
@@ -30,11 +37,12 @@ from glimpse.errors import ConfigError, DataError
 from glimpse.evaluation import evaluate
 from glimpse.files import atomic, write_text
 from glimpse.methods import METHODS, Method
-from glimpse.model import Card, Model, save
-from glimpse.synthetic.occlusion import SIDES, Occluder
+from glimpse.model import Card, Model, Precision, save
+from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
 from glimpse.training.crops import CropDataset, Seeded, read_crops
-from glimpse.training.maps import MapDataset, MapPass
-from glimpse.training.module import StageModule, Validate, clone
+from glimpse.training.maps import MapDataset, MapPass, Maps
+from glimpse.training.module import StageModule, Validate, clone, mixed_seed
+from glimpse.training.processes import Place, launch
 from glimpse.training.recipe import Recipe, Stage
 
 
@@ -46,7 +54,7 @@ class Trained:
         best, last: weights; `best` by the validation score, or the last without validation.
         metrics: validation of `best`.
         notes: what was left out or repeated.
-        minutes: time spent in this call.
+        minutes: time spent, earlier calls that this one went on from included.
     """
 
     best: Path
@@ -76,7 +84,8 @@ def train(
         out: folder for weights, logs, checkpoints and the recipe.
         resume: go on from the last checkpoint in `out`, if there is one; otherwise `out` must be new or empty.
         cache: folder for cached maps (they can be shared by trainings on the same data); `out/cache` if not given.
-        devices: processes, each on its own device (CPU processes talk through gloo).
+        devices: processes, each on a GPU of its own, or together on the CPU; a script that asks for more than one needs
+            `if __name__ == "__main__":`.
         skip_bad: leave out crops that cannot be read, and report them.
         terms: licence of the weights and terms of the data, for the card.
         progress: whether to show a progress bar with the remaining time.
@@ -85,31 +94,67 @@ def train(
         ConfigError: `out` holds the training of another recipe, or a setting cannot be carried out.
         DataError: the data has no training split, or a crop cannot be read.
     """
-    return _Training(recipe, data, Path(out), resume, cache, devices, skip_bad, terms, progress).run()
+    dataset = open_dataset(data) if isinstance(data, str) else data
+    folder = Path(out)
+    command = shlex.join(["glimpse", *sys.argv[1:]]) if Path(sys.argv[0]).name == "glimpse" else ""
+    asked = _Asked(
+        recipe, dataset, folder, Path(cache) if cache else folder / "cache", skip_bad, terms, command, progress
+    )
+    dataset.split("train")
+    _claim(folder, recipe, resume)
+    return asked.carry_out(Place()) if devices == 1 else launch(asked.carry_out, devices)
+
+
+def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Check that `out` is ours to write to, and write the recipe there."""
+    there = out / "recipe.json"
+    if there.exists() and resume:
+        try:
+            same = Recipe.model_validate_json(there.read_text(encoding="utf-8")) == recipe
+        except ValidationError:
+            same = False
+        if not same:
+            raise ConfigError(
+                out,
+                "holds the training of another recipe",
+                "choose another --out, or pass --no-resume and an empty folder",
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(p.name != "cache" for p in out.iterdir())):
+        raise ConfigError(out, "is not an empty folder", "choose another --out, or go on with --resume")
+    write_text(there, recipe.model_dump_json(indent=2))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `train` was asked for, to be handed to each process."""
+
+    recipe: Recipe
+    dataset: Dataset
+    out: Path
+    cache: Path
+    skip_bad: bool
+    terms: str
+    command: str
+    progress: bool
+
+    def carry_out(self, place: Place) -> Trained:
+        return _Training(self, place).run()
 
 
 class _Training:
-    """The state of one call of `train`."""
+    """One training, in one of its processes."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: str | Dataset,
-        out: Path,
-        resume: bool,
-        cache: str | Path | None,
-        devices: int,
-        skip_bad: bool,
-        terms: str,
-        progress: bool,
-    ) -> None:
+    def __init__(self, asked: _Asked, place: Place) -> None:
         keep_freed_memory()
-        self.started = time.monotonic()
-        self.recipe, self.out, self.devices, self.terms, self.progress = recipe, out, devices, terms, progress
-        self.dataset = open_dataset(data) if isinstance(data, str) else data
-        self.cache = Path(cache) if cache is not None else out / "cache"
+        self.asked, self.place = asked, place
+        self.recipe, self.out, self.dataset = asked.recipe, asked.out, asked.dataset
+        recipe = self.recipe
+        self.progress = asked.progress and place.first
         self.notes: list[str] = []
-        self._claim(resume)
+        self._started = time.monotonic()
+        self._clock = self.out / "minutes.json"
+        self._before = float(json.loads(self._clock.read_text())) if self._clock.exists() else 0.0
 
         samples = [s for s in self.dataset.split("train") if s.pid not in (JUNK, DISTRACTOR)]
         self.validation: Dataset | None = None
@@ -117,7 +162,10 @@ class _Training:
         if held.identities:
             kept, self.validation = holdout(samples, identities=held.identities, seed=held.seed)
             samples = list(kept)
-        crops, rows, bad = read_crops(samples, skip_bad=skip_bad)
+        crops, rows, bad = read_crops(samples, skip_bad=asked.skip_bad)
+        if self.validation is not None and place.first:
+            held_crops = [*self.validation.query, *self.validation.gallery]
+            bad += read_crops(held_crops, skip_bad=asked.skip_bad)[2]
         self.notes += [f"left out: {error}" for error in bad]
         self.samples: Sequence[Sample] = [samples[row] for row in rows]
         people = {pid: label for label, pid in enumerate(sorted({s.pid for s in self.samples}))}
@@ -134,74 +182,73 @@ class _Training:
         )
         self.crops = CropDataset(crops, self.labels, TrainTransform(self.transforms, crops))
         self.method = self._build(recipe.method, recipe.options, backbone)
+        # Anchors come from the start, whatever earlier stages do to the backbone.
+        self._reference = copy.deepcopy(backbone) if any(stage.anchor for stage in recipe.stages) else None
+        self._content = _digest([*crops, torch.tensor([crop.shape for crop in crops])]) if self._caches else ""
+
+    @property
+    def _caches(self) -> bool:
+        return any(stage.cached or stage.anchor for stage in self.recipe.stages)
 
     def _build(self, name: str, options: dict[str, Any], backbone: torch.nn.Module) -> Method:
         kind = METHODS[name]
         return kind(backbone, self.ids, kind.Options(**options))
 
-    def _claim(self, resume: bool) -> None:
-        """Check that `out` is ours to write to."""
-        text = self.recipe.model_dump_json(indent=2)
-        there = self.out / "recipe.json"
-        if there.exists() and resume:
-            if there.read_text(encoding="utf-8") != text:
-                raise ConfigError(
-                    self.out, "holds the training of another recipe", "choose another --out, or pass --no-resume and an empty folder"
-                )
-            return
-        if self.out.exists() and any(p.name != "cache" for p in self.out.iterdir()):
-            raise ConfigError(self.out, "is not empty", "choose another --out, or go on with --resume")
-        write_text(there, text)
-
     # ------------------------------------------------------------------ stages
 
     def run(self) -> Trained:
+        """Go through the stages that are not done yet."""
         metrics: dict[str, float] = {}
         for number, stage in enumerate(self.recipe.stages):
-            done = self.out / "stages" / f"{number}-{stage.name}"
-            last = number + 1 == len(self.recipe.stages)
+            torch.manual_seed(mixed_seed(self.recipe.seed, number))
             method = self.method
             if stage.method is not None:
                 method = self._build(stage.method, stage.options, self.method.backbone)
-            weights = done / "weights.safetensors"
-            if weights.exists():
-                method.load_state_dict(load_file(weights))
-                metrics = json.loads((done / "metrics.json").read_text())
-                continue
-            metrics = self._stage(method, stage, done, last)
-            method.requires_grad_(True)
-            write_text(done / "metrics.json", json.dumps(metrics))
-            if self._first:
-                with atomic(weights) as draft:
-                    save_file({k: v.contiguous() for k, v in method.state_dict().items()}, draft)
-        if self._first:
-            save(self.method, self._card(metrics), self.out / "last.safetensors")
-            if not (self.out / "best.safetensors").exists():
-                save(self.method, self._card(metrics), self.out / "best.safetensors")
-        best = self.out / "best.safetensors"
-        metrics = json.loads(best.with_suffix(".json").read_text())["metrics"]
-        return Trained(best, self.out / "last.safetensors", metrics, tuple(self.notes), self._minutes)
-
-    @property
-    def _first(self) -> bool:
-        return int(os.environ.get("LOCAL_RANK", "0")) == 0
+            folder = self.out / "stages" / f"{number}-{stage.name}"
+            weights = folder / "weights.safetensors"
+            if not weights.exists():
+                metrics = self._stage(method, number, folder)
+                if self.place.first:
+                    self._note_minutes()
+                    write_text(folder / "metrics.json", json.dumps(metrics))
+                    with atomic(weights) as draft:
+                        save_file({k: v.contiguous() for k, v in method.state_dict().items()}, draft)
+                self.place.wait()
+            # Always from the file: all processes, and a resumed training, go on from the same numbers.
+            method.load_state_dict(load_file(weights))
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        best, last = self.out / "best.safetensors", self.out / "last.safetensors"
+        if self.place.first:
+            for path in (last, best):
+                if not path.with_suffix(".json").exists():
+                    save(self.method, self._card(metrics), path)
+        self.place.wait()
+        metrics = json.loads(best.with_suffix(".json").read_text(encoding="utf-8"))["metrics"]
+        return Trained(best, last, metrics, tuple(self.notes), self._minutes)
 
     @property
     def _minutes(self) -> float:
-        return (time.monotonic() - self.started) / 60
+        return self._before + (time.monotonic() - self._started) / 60
 
-    def _stage(self, method: Method, stage: Stage, folder: Path, last: bool) -> dict[str, float]:
-        anchors = self._anchors() if stage.anchor else None
+    def _note_minutes(self) -> None:
+        write_text(self._clock, f"{self._minutes:.2f}")
+
+    def _stage(self, method: Method, number: int, folder: Path) -> dict[str, float]:
+        stage = self.recipe.stages[number]
+        last = number + 1 == len(self.recipe.stages)
         module = StageModule(
             method,
             stage,
-            anchors=anchors,
-            validate=self._validate(stage) if self.validation is not None else None,
+            anchors=self._pass(None, 0)[0] if stage.anchor else None,
+            validate=self._validate() if self.validation is not None else None,
             every=self.recipe.validation.every,
             compiled=self.recipe.compile,
-            on_best=(lambda metrics: save(method, self._card(metrics), self.out / "best.safetensors")) if last else None,
+            on_best=(lambda metrics: save(method, self._card(metrics), self.out / "best.safetensors"))
+            if last
+            else None,
+            seed=mixed_seed(self.recipe.seed, number),
         )
-        data: Any = self.crops
+        data: CropDataset | MapDataset = self.crops
         workers = self.recipe.workers
         if stage.cached:
             data = MapDataset([self._pass(stage, i) for i in range(stage.cached)], self.labels)
@@ -210,19 +257,32 @@ class _Training:
         loader = DataLoader(
             data, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0, collate_fn=None
         )
-        callbacks: list[Callback] = [ModelCheckpoint(folder, filename="epoch", save_last=False, enable_version_counter=False, every_n_epochs=1, save_on_train_epoch_end=True)]
+        checkpoint = folder / "epoch.ckpt"
+        going_on = checkpoint.exists()
+        log = self.out / "logs" / stage.name / "metrics.csv"
+        if going_on and log.exists() and self.place.first:
+            # The logger would begin the file anew.
+            count = len(list(log.parent.glob("metrics-*.csv")))
+            log.replace(log.with_name(f"metrics-{count + 1}.csv"))
+        self.place.wait()
+        callbacks: list[Callback] = [_EpochCheckpoint(checkpoint, self._note_minutes)]
         if self.progress:
             callbacks.append(TQDMProgressBar(refresh_rate=10))
+        several = self.place.world > 1
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(num_workers|logging interval|srun|tensorboardX|litlogger).*")
+            warnings.filterwarnings("ignore", message=".*(ckpt_path|callbacks used to create|is not empty).*")
             trainer = lightning.Trainer(
-                accelerator="auto",
-                devices=self.devices,
-                strategy="ddp_spawn" if self.devices > 1 and not torch.cuda.is_available() else "auto",
+                accelerator="cpu" if several and not torch.cuda.is_available() else "auto",
+                devices=self.place.world,
+                strategy="ddp" if several else "auto",
                 max_epochs=stage.epochs,
                 precision="bf16-mixed" if self.recipe.precision == "bf16" else "32-true",
                 gradient_clip_val=stage.optimiser.clip or None,
-                logger=[CSVLogger(self.out / "logs", stage.name, version=""), TensorBoardLogger(self.out / "logs", "tensorboard", version=stage.name)],
+                logger=[
+                    CSVLogger(self.out / "logs", stage.name, version=""),
+                    TensorBoardLogger(self.out / "logs", "tensorboard", version=stage.name),
+                ],
                 callbacks=callbacks,
                 enable_progress_bar=self.progress,
                 enable_model_summary=False,
@@ -231,81 +291,67 @@ class _Training:
                 default_root_dir=self.out,
             )
             method.to(memory_format=torch.channels_last)
-            checkpoint = folder / "epoch.ckpt"
-            trainer.fit(module, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+            trainer.fit(module, loader, ckpt_path=checkpoint if going_on else None, weights_only=True)
+        module.release()
         return module.metrics
 
     def _sampler(self, stage: Stage) -> Seeded:
         how = stage.sampling or self.recipe.sampling
-        rank, world = int(os.environ.get("LOCAL_RANK", "0")), self.devices
+        rank, world = self.place.rank, self.place.world
         pk = None
         if how.people:
             pk = PKSampler(self.labels, how.people, how.crops, seed=self.recipe.seed, rank=rank, world_size=world)
-            if pk.report:
+            if pk.report and pk.report not in self.notes:
                 self.notes.append(pk.report)
         return Seeded(len(self.labels), pk, how.batch, self.recipe.seed, rank, world)
 
     # ------------------------------------------------------------------ cached maps
 
-    def _pass(self, stage: Stage | None, number: int) -> Any:
-        """Cached maps of one augmented pass, or of the clear crops (`stage` None)."""
-        transforms = self.transforms
-        if stage is None:
-            transforms = transforms.model_copy(
-                update={"zoom": None, "jitter": None, "flip": 0.0, "pad": 0, "occlusion": None, "erasing": None}
-            )
-        key = {
-            "start": self.start.model_dump(),
+    def _pass(self, stage: Stage | None, number: int) -> Maps:
+        """Maps of one augmented pass, or of the clear crops as the start sees them (`stage` None); made if need be."""
+        transforms, prompt, backbone = self.transforms, 0.0, self._reference
+        crops = self.crops
+        if stage is not None:
+            prompt, backbone = stage.prompt, self.method.backbone
+        else:
+            plain = {"zoom": None, "jitter": None, "flip": 0.0, "pad": 0, "occlusion": None, "erasing": None}
+            transforms = transforms.model_copy(update=plain)
+            crops = CropDataset(crops.crops, self.labels, TrainTransform(transforms, crops.crops))
+        assert backbone is not None
+        key: dict[str, object] = {
             "backbone": self.recipe.backbone,
-            "earlier": [s.model_dump(mode="json") for s in self._earlier(stage)],
+            "weights": _digest(backbone.state_dict().values()),
             "transforms": transforms.model_dump(mode="json"),
             "seed": self.recipe.seed,
             "pass": number,
-            "prompt": stage.prompt if stage is not None else 0.0,
-            "samples": [s.name for s in self.samples],
+            "prompt": prompt,
+            "crops": self._content,
         }
-        cached = MapPass(self.cache, key, len(self.labels))
-        if not cached.ready:
-            crops = self.crops
-            if stage is None:
-                crops = CropDataset(crops.crops, self.labels, TrainTransform(transforms, crops.crops))
-            with _Bar("maps", len(self.labels), self.progress) as advance:
-                backbone = self.method.backbone
-                if stage is None and self._earlier(stage):
-                    backbone = build_backbone(self.recipe.backbone)
-                    load_start(backbone, self.recipe.backbone, self.recipe.start)
-                cached.make(backbone, crops, self.recipe.seed + 1 + number, key["prompt"], advance)
+        cached = MapPass(self.asked.cache, key, len(self.labels))
+        if self.place.first and not cached.ready:
+            with _bar("maps", len(self.labels), self.progress) as advance:
+                cached.make(backbone, crops, self.recipe.seed + 1 + number, prompt, advance)
+        self.place.wait()
         return cached.open()
-
-    def _earlier(self, stage: Stage | None) -> list[Stage]:
-        """Stages before `stage` that changed the backbone."""
-        before = []
-        for other in self.recipe.stages:
-            if stage is not None and other.name == stage.name:
-                break
-            if not other.cached:
-                before.append(other)
-        return before if stage is not None else []
-
-    def _anchors(self) -> Any:
-        return self._pass(None, 0)[0]
 
     # ------------------------------------------------------------------ validation and card
 
-    def _validate(self, stage: Stage) -> Validate:
+    def _validate(self) -> Validate:
         """Rank-1 and mAP on held-out identities, clear and with seeded occluders of training people."""
         held = self.validation
         assert held is not None
         sources = self.crops.crops[:: max(1, len(self.crops.crops) // 200)]
-        kinds = ("object", "grey")
+        kinds: tuple[Kind, ...] = ("object", "grey")
 
         def edit(row: int, image: Any) -> Any:
-            occluder = Occluder(kinds[row % 2], SIDES[(row // 2) % 4], (0.4, 0.6)[(row // 8) % 2], sources, self.recipe.seed)
+            kind, side, fraction = kinds[row % 2], SIDES[(row // 2) % 4], (0.4, 0.6)[(row // 8) % 2]
+            occluder = Occluder(kind, side, fraction, sources, self.recipe.seed)
             return occluder.edit(row, image)[0], None
 
         def measure(method: Method) -> dict[str, float]:
-            precision = "auto" if self.recipe.precision == "bf16" else "float32"
-            model = Model(clone(method), self._card({}, method), "validation", precision=precision)
+            precision: Precision = "auto" if self.recipe.precision == "bf16" else "float32"
+            device = next(method.parameters()).device
+            model = Model(clone(method), self._card({}, method), "validation", device=device, precision=precision)
             gallery = model.embed_samples(held.gallery, skip_bad=True)
             relevance_gallery = [held.gallery[row] for row in gallery.kept]
             found: dict[str, float] = {}
@@ -326,6 +372,7 @@ class _Training:
         method = method or self.method
         held = self.recipe.validation
         without = f" without {held.identities} identities held out (seed {held.seed})" if held.identities else ""
+        crops = f"{len(self.samples)} crops of {self.ids} identities"
         return Card(
             method=method.name,
             options=method.options.model_dump(mode="json"),
@@ -335,42 +382,69 @@ class _Training:
             std=self.transforms.std,
             ids=self.ids,
             start=self.start,
-            training_data=f"{self.dataset.name}, training split{without}: {len(self.samples)} crops of {self.ids} identities",
-            terms=self.terms,
+            training_data=f"{self.dataset.name}, training split{without}: {crops}",
+            terms=self.asked.terms,
             recipe=self.recipe.model_dump(mode="json"),
             metrics=metrics,
             seed=self.recipe.seed,
             epochs=sum(stage.epochs for stage in self.recipe.stages),
             minutes=round(self._minutes, 1),
-            machine=f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            machine=_machine(self.place.world),
             commit=_commit(),
-            command=shlex.join(["glimpse", *sys.argv[1:]]) if Path(sys.argv[0]).name == "glimpse" else "",
+            command=self.asked.command,
             glimpse=glimpse.__version__,
         )
 
 
-class _Bar:
-    """A progress bar that can be switched off."""
+class _EpochCheckpoint(Checkpoint):
+    """Keeps the state at the end of the last epoch, whole or not at all."""
 
-    def __init__(self, what: str, total: int, shown: bool) -> None:
-        from tqdm import tqdm
+    def __init__(self, path: Path, then: Callable[[], None]) -> None:
+        self.path, self.then = path, then
 
-        self._bar = tqdm(total=total, desc=what, unit="crop", disable=not shown)
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """After the module's own hook, so that the best score is in it."""
+        with atomic(self.path) if trainer.is_global_zero else nullcontext(self.path) as draft:
+            trainer.save_checkpoint(draft)
+        if trainer.is_global_zero:
+            self.then()
 
-    def __enter__(self) -> Any:
-        return self._bar.update
 
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
+@contextmanager
+def _bar(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; gives what to call with the number of items done."""
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    """SHA-256 of the numbers in `tensors`."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _machine(processes: int) -> str:
+    where = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    if torch.cuda.is_available():
+        where += f", {torch.cuda.get_device_name()}"
+    return where + (f", {processes} processes" if processes > 1 else "")
 
 
 def _commit() -> str:
-    """Commit of the source that runs, with `+` if it was changed; empty if it is not a checkout."""
-    here = Path(__file__).parent
+    """Commit of the source that runs, with `+` if it was changed; empty if it is not in a checkout of its own."""
+    here = Path(__file__)
     try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=10"], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        )
+        for command in (
+            ["ls-files", "--error-unmatch", here.name],
+            ["describe", "--always", "--dirty=+", "--abbrev=10"],
+        ):
+            said = subprocess.run(
+                ["git", *command], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
+            )
     except (OSError, subprocess.SubprocessError):
         return ""
     return said.stdout.strip()

@@ -1,0 +1,48 @@
+"""Drawn people to train on, and recipes small enough for a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glimpse.data import Dataset, open_dataset
+from glimpse.synthetic.drawn import draw_dataset
+from glimpse.training import Recipe, parse_recipe
+
+Maker = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six people to train on, four crops each from two cameras."""
+    root = tmp_path_factory.mktemp("drawn") / "people"
+    draw_dataset(root, identities=12, crops_per_camera=2, cameras=2, size=(64, 32), seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def people(drawn: Path) -> Dataset:
+    return open_dataset(f"market1501:{drawn}")
+
+
+@pytest.fixture(scope="session")
+def small() -> Maker:
+    """Makes a recipe of OSNet x0.25 on 64 x 32 crops, four people and two crops a batch."""
+
+    def make(method: str = "baseline", stages: list[dict[str, Any]] | None = None, **changes: Any) -> Recipe:
+        settings: dict[str, Any] = {
+            "method": method,
+            "backbone": "osnet_x0_25",
+            "transforms": {"size": [64, 32], "pad": 2, "erasing": None},
+            "sampling": {"people": 4, "crops": 2},
+            "stages": stages or [{"epochs": 1}],
+            "validation": {"identities": 0},
+            "precision": "float32",
+            "workers": 0,
+        }
+        return parse_recipe({**settings, **changes})
+
+    return make

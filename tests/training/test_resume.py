@@ -1,0 +1,79 @@
+"""A training that was killed and started again ends where an unbroken one does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from glimpse.data import Dataset
+from glimpse.training import Recipe, train
+
+KILLED_AT = 6  # steps of the second stage; an epoch has four of them
+SCRIPT = """
+import os, signal, sys
+from glimpse.training import Recipe, train
+from glimpse.training.module import StageModule
+
+step = StageModule.training_step
+def until_killed(self, batch, index):
+    if self.stage.name == "joint" and self.global_step == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, index)
+StageModule.training_step = until_killed
+train(Recipe.model_validate_json(sys.argv[1]), "market1501:" + sys.argv[2], sys.argv[3], progress=False)
+"""
+
+
+def _recipe(small: Any) -> Recipe:
+    """All that is random: dropout, prompts, occluders, the order of crops; and a rate that changes at every step."""
+    optimiser = {"kind": "adamw", "lr": 2e-3, "schedule": "cosine", "warmup": 0.5}
+    ide = {"name": "ide", "epochs": 1, "method": "baseline", "options": {"triplet": False}, "optimiser": optimiser}
+    joint = {"name": "joint", "epochs": 3, "freeze": ["stem", "stage1"], "prompt": 0.5, "optimiser": optimiser}
+    recipe: Recipe = small(
+        "pcb",
+        [ide, joint],
+        options={"strips": 2, "dim": 16, "dropout": 0.5},
+        transforms={"size": [64, 32], "pad": 2, "occlusion": {"p": 0.5}},
+        sampling={"people": 2, "crops": 2},
+        validation={"identities": 2},
+    )
+    return recipe
+
+
+def test_a_killed_training_ends_where_an_unbroken_one_does(
+    small: Any, people: Dataset, drawn: Path, tmp_path: Path
+) -> None:
+    recipe = _recipe(small)
+    whole = train(recipe, people, tmp_path / "whole", progress=False)
+
+    out = tmp_path / "broken"
+    killed = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(at=KILLED_AT), recipe.model_dump_json(), str(drawn), str(out)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"stages/0-ide/weights.safetensors", "stages/1-joint/epoch.ckpt", "best.safetensors"} <= left
+    assert not {"stages/1-joint/weights.safetensors", "last.safetensors"} & left
+    assert not list(out.rglob(".*"))
+    first_stage = (out / "stages" / "0-ide" / "weights.safetensors").stat().st_mtime_ns
+    first_log = (out / "logs" / "joint" / "metrics.csv").read_text()
+
+    resumed = train(recipe, people, out, progress=False)
+    assert (out / "stages" / "0-ide" / "weights.safetensors").stat().st_mtime_ns == first_stage
+    expected, found = load_file(whole.last), load_file(resumed.last)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.allclose(value.float(), found[name].float(), atol=1e-6, rtol=1e-6), name
+    assert resumed.metrics == whole.metrics
+    # What the first call logged is kept beside what the second did.
+    assert (out / "logs" / "joint" / "metrics-1.csv").read_text() == first_log
+    assert (out / "logs" / "joint" / "metrics.csv").exists()

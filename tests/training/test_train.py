@@ -1,0 +1,273 @@
+"""Training from recipe to weights: what is written, what is refused, what is kept in the cache."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import glimpse
+from glimpse.data import Dataset, PKSampler, holdout, open_dataset
+from glimpse.errors import ConfigError, DataError
+from glimpse.training import Recipe, Trained, train
+
+SLOW = {"kind": "adamw", "lr": 1e-3}
+HEADS = {"name": "heads", "epochs": 1, "cached": 2, "prompt": 0.5, "optimiser": SLOW}
+JOINT = {
+    "name": "joint",
+    "epochs": 2,
+    "freeze": ["stem", "stem_norm", "stage1", "down1"],
+    "prompt": 0.4,
+    "anchor": 10.0,
+    "optimiser": {**SLOW, "clip": 10.0},
+}
+IDE = {"name": "ide", "epochs": 1, "method": "baseline", "options": {"triplet": False}, "optimiser": SLOW}
+COVERED = {
+    "size": [64, 32],
+    "pad": 2,
+    "zoom": {"p": 0.2},
+    "erasing": {"p": 0.2},
+    "occlusion": {"p": 0.6, "kinds": {"grey": 1.0, "object": 1.0, "person": 1.0}},
+}
+
+
+@pytest.fixture(scope="module")
+def qpm(small: Any, people: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Trained]:
+    """QPM through an identity stage, a stage on cached maps and a joint stage, with two people held out."""
+    recipe = small(
+        "qpm",
+        [IDE, HEADS, JOINT],
+        options={"strips": 4, "dim": 8, "isa_scale": "sqrt"},
+        transforms=COVERED,
+        validation={"identities": 2},
+    )
+    out = tmp_path_factory.mktemp("qpm") / "run"
+    return recipe, train(recipe, people, out, terms="drawn, no terms", progress=False)
+
+
+def _stage(trained: Trained, name: str) -> dict[str, Tensor]:
+    return load_file(trained.last.parent / "stages" / name / "weights.safetensors")
+
+
+def test_the_folder_holds_weights_cards_logs_and_the_recipe(qpm: tuple[Recipe, Trained]) -> None:
+    recipe, trained = qpm
+    out = trained.last.parent
+    assert {path.name for path in out.iterdir()} == {
+        "best.json",
+        "best.safetensors",
+        "cache",
+        "last.json",
+        "last.safetensors",
+        "logs",
+        "minutes.json",
+        "recipe.json",
+        "stages",
+    }
+    assert Recipe.model_validate_json((out / "recipe.json").read_text()) == recipe
+    for folder in ("0-ide", "1-heads", "2-joint"):
+        assert {"weights.safetensors", "metrics.json", "epoch.ckpt"} == {
+            p.name for p in (out / "stages" / folder).iterdir()
+        }
+    # Nothing half-written: drafts begin with a dot.
+    assert not list(out.rglob(".*"))
+    assert trained.minutes > 0
+    assert [(out / "logs" / "tensorboard" / name).is_dir() for name in ("ide", "heads", "joint")] == [True] * 3
+    assert list((out / "logs" / "tensorboard" / "joint").glob("events.out.tfevents.*"))
+
+
+def test_every_field_of_the_card_is_filled(qpm: tuple[Recipe, Trained]) -> None:
+    recipe, trained = qpm
+    for path in (trained.best, trained.last):
+        card = json.loads(path.with_suffix(".json").read_text())
+        # Not called as a command, and perhaps not run from a checkout.
+        empty = {name for name, value in card.items() if value in ("", None, {}, [])} - {"command", "commit"}
+        assert empty == set()
+        assert card["recipe"] == recipe.model_dump(mode="json")
+        assert card["training_data"].endswith("without 2 identities held out (seed 0): 16 crops of 4 identities")
+        assert card["terms"] == "drawn, no terms"
+        assert (card["ids"], card["epochs"], card["seed"], card["size"]) == (4, 4, 0, [64, 32])
+        assert card["start"]["name"] == "scratch"
+        assert set(card["metrics"]) == {"clear/rank1", "clear/mAP", "occluded/rank1", "occluded/mAP", "score"}
+        mean = (card["metrics"]["clear/mAP"] + card["metrics"]["occluded/mAP"]) / 2
+        assert card["metrics"]["score"] == pytest.approx(mean)
+    assert trained.metrics == json.loads(trained.best.with_suffix(".json").read_text())["metrics"]
+
+
+def test_weights_load_and_embed(qpm: tuple[Recipe, Trained], people: Dataset) -> None:
+    _, trained = qpm
+    model = glimpse.load(trained.last, precision="float32")
+    embedding = model.embed_samples(people.query).embedding
+    assert embedding.tensors["parts"].shape == (len(people.query), 4, 8)
+    assert model.distance().matrix(embedding, embedding).isfinite().all()
+
+
+def test_parts_of_the_loss_are_logged(qpm: tuple[Recipe, Trained]) -> None:
+    _, trained = qpm
+
+    def columns(stage: str) -> dict[str, list[float]]:
+        with open(trained.last.parent / "logs" / stage / "metrics.csv") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
+
+    five = {f"loss/{term}" for term in ("part_id", "part_triplet", "global_id", "pair_id", "global_triplet")}
+    assert {name for name in columns("ide") if name.startswith("loss/")} == {"loss/id"}
+    assert {name for name in columns("heads") if name.startswith("loss/")} == five
+    joint = columns("joint")
+    assert {name for name in joint if name.startswith("loss/")} == {*five, "loss/anchor"}
+    terms = [sum(joint[name][epoch] for name in (*five, "loss/anchor")) for epoch in range(2)]
+    assert terms == pytest.approx(joint["loss_epoch"], rel=1e-5)
+    assert len(joint["val/score"]) == 2
+    assert all(math.isfinite(value) for values in joint.values() for value in values)
+
+
+def test_each_stage_changes_what_it_trains_and_nothing_else(qpm: tuple[Recipe, Trained]) -> None:
+    """Weights and the statistics of batch norms alike."""
+    _, trained = qpm
+    ide, heads, joint = (_stage(trained, name) for name in ("0-ide", "1-heads", "2-joint"))
+    backbone = [name for name in heads if name.startswith("backbone.")]
+    assert any("running_mean" in name for name in backbone)
+    # The heads learn on maps of the backbone that the identity stage left.
+    assert all(torch.equal(ide[name], heads[name]) for name in backbone)
+    frozen = [n for n in backbone if n.split(".")[1] in ("stem", "stem_norm", "stage1", "down1")]
+    assert any("running_var" in name for name in frozen)
+    assert all(torch.equal(heads[name], joint[name]) for name in frozen)
+    learned = [n for n in joint if n not in frozen and "num_batches" not in n]
+    same = {n for n in learned if torch.equal(heads[n], joint[n])}
+    assert same == set()
+    assert load_file(trained.last).keys() == joint.keys()
+    assert all(torch.equal(value, joint[name]) for name, value in load_file(trained.last).items())
+
+
+def test_a_finished_training_is_not_done_again(qpm: tuple[Recipe, Trained], people: Dataset) -> None:
+    recipe, trained = qpm
+    out = trained.last.parent
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    again = train(recipe, people, out, progress=False)
+    assert (again.best, again.metrics) == (trained.best, trained.metrics)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(qpm: tuple[Recipe, Trained], people: Dataset) -> None:
+    recipe, trained = qpm
+    other = recipe.model_copy(update={"seed": 1})
+    with pytest.raises(ConfigError, match="holds the training of another recipe"):
+        train(other, people, trained.last.parent, progress=False)
+    with pytest.raises(ConfigError, match="is not an empty folder"):
+        train(recipe, people, trained.last.parent, resume=False, progress=False)
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(small: Any, people: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="is not an empty folder"):
+        train(small(), people, tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ConfigError, match="is not an empty folder"):
+        train(small(), people, tmp_path / "thesis.tex", progress=False)
+
+
+def test_the_bias_of_the_neck_stays_zero_through_the_stages(small: Any, people: Dataset, tmp_path: Path) -> None:
+    stages = [{"name": "one", "epochs": 1, "optimiser": SLOW}, {"name": "two", "epochs": 1, "optimiser": SLOW}]
+    trained = train(small("baseline", stages, precision="bf16"), people, tmp_path / "run", progress=False)
+    weights = load_file(trained.last)
+    assert not bool(weights["neck.bias"].any())
+    assert bool((weights["neck.weight"] != 1).any())
+    # Without validation the best is the last, and nothing is measured.
+    assert trained.metrics == {}
+    assert all(torch.equal(value, weights[name]) for name, value in load_file(trained.best).items())
+
+
+def test_maps_are_shared_between_trainings_and_made_anew_when_what_they_show_changes(
+    small: Any, people: Dataset, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+
+    def maps(method: str, name: str, data: Dataset = people, **stage: Any) -> dict[Path, int]:
+        recipe = small(method, [{"epochs": 1, "cached": 1, **stage}], options={"strips": 2} if method == "pcb" else {})
+        train(recipe, data, tmp_path / name, cache=cache, progress=False)
+        return {path: path.stat().st_mtime_ns for path in cache.glob("*.maps")}
+
+    first = maps("baseline", "a")
+    assert len(first) == 1
+    assert maps("pcb", "b") == first
+    prompted = maps("pcb", "c", prompt=1.0)
+    assert len(prompted) == 2
+    assert first.items() <= prompted.items()
+    # Crops of the same names that show something else.
+    other = replace(people, train=tuple(replace(s, name=people.query[0].name) for s in people.train))
+    assert len(maps("baseline", "d", other)) == 3
+
+
+def test_corrupt_crops_stop_or_are_reported(small: Any, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "people")
+    broken = sorted((tmp_path / "people" / "bounding_box_train").glob("*.png"))[0]
+    broken.write_bytes(b"not a picture")
+    data = f"market1501:{tmp_path / 'people'}"
+    with pytest.raises(DataError, match=broken.name):
+        train(small(), data, tmp_path / "a", progress=False)
+    trained = train(small(), data, tmp_path / "b", skip_bad=True, progress=False)
+    assert [broken.name in note for note in trained.notes] == [True]
+    assert "23 crops of 6 identities" in trained.best.with_suffix(".json").read_text()
+
+
+def test_a_corrupt_crop_among_the_held_out_stops_at_once(small: Any, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "people")
+    data = open_dataset(f"market1501:{tmp_path / 'people'}")
+    _, held = holdout(data.train, identities=2, seed=0)
+    (tmp_path / "people" / held.query[0].name).write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=Path(held.query[0].name).name):
+        train(small(validation={"identities": 2}), data, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_nothing_to_train_on(small: Any, people: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no train crops"):
+        train(small(), replace(people, train=()), tmp_path / "a", progress=False)
+    assert not (tmp_path / "a").exists()
+    one = tuple(sample for sample in people.train if sample.pid == people.train[0].pid)
+    with pytest.raises(DataError, match="has 1 identities to train on"):
+        train(small(), replace(people, train=one), tmp_path / "b", progress=False)
+
+
+def test_few_crops_are_repeated_and_single_ones_left_out_and_both_are_said(
+    small: Any, people: Dataset, tmp_path: Path
+) -> None:
+    """Five people with two crops and one with a single crop, four crops of each wanted."""
+    pids = sorted({sample.pid for sample in people.train})
+    few = [
+        sample
+        for number, pid in enumerate(pids)
+        for sample in [s for s in people.train if s.pid == pid][: 2 if number else 1]
+    ]
+    stages = [{"name": "one", "epochs": 1}, {"name": "two", "epochs": 1}]
+    recipe = small("baseline", stages, sampling={"people": 5, "crops": 4})
+    trained = train(recipe, replace(people, train=tuple(few)), tmp_path / "run", progress=False)
+    assert len(trained.notes) == 1
+    assert "1 person with a single crop left out" in trained.notes[0]
+    assert "5 people with fewer than 4 crops" in trained.notes[0]
+    labels = [sample.pid for sample in few]
+    assert [len(batch) for batch in PKSampler(labels, 5, 4)] == [20]
+    with pytest.raises(DataError, match="batches need 16 different people"):
+        train(small(sampling={"people": 16, "crops": 4}), people, tmp_path / "more", progress=False)
+
+
+def test_a_rate_that_is_too_high_is_told(small: Any, people: Dataset, tmp_path: Path) -> None:
+    wild = {"kind": "sgd", "lr": 1e30, "schedule": "constant"}
+    recipe = small("pcb", [{"name": "wild", "epochs": 2, "optimiser": wild}], options={"strips": 2})
+    with pytest.raises(ConfigError, match=r"stage 'wild', step \d+: the loss is not finite \(id\)"):
+        train(recipe, people, tmp_path / "run", progress=False)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_dataset_can_be_named(small: Any, drawn: Path, tmp_path: Path) -> None:
+    random = {"people": 0, "crops": 8}
+    trained = train(small(sampling=random), f"market1501:{drawn}", tmp_path / "run", progress=False)
+    assert open_dataset(f"market1501:{drawn}").name in trained.last.with_suffix(".json").read_text()
