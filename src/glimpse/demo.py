@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from glimpse.data import Dataset, open_dataset, read_image
 from glimpse.errors import ConfigError
 from glimpse.evaluation import OcclusionPlan, Report, evaluate_dataset
@@ -118,16 +120,17 @@ def recipe(method: str, seed: int, size: Size) -> dict[str, Any]:
             "erasing": None,
             "occlusion": {"p": 0.5, "kinds": {"grey": 1, "noise": 1, "object": 2}},
         },
-        "sampling": {"people": 16, "crops": 4},
+        "sampling": {"people": min(16, size.people // 2), "crops": min(4, size.cameras * size.crops)},
         "stages": [
             {
                 "name": "ide",
                 "method": "baseline",
                 "options": {"triplet": False},
                 "epochs": size.warmup,
+                "prompt": 0.5,
                 "optimiser": optimiser,
             },
-            {"name": "train", "epochs": size.epochs, "optimiser": {**optimiser, "lr": 1e-3}},
+            {"name": "train", "epochs": size.epochs, "prompt": 0.5, "optimiser": {**optimiser, "lr": 1e-3}},
         ],
         "validation": {"identities": 0},
         "seed": seed,
@@ -139,22 +142,22 @@ def recipe(method: str, seed: int, size: Size) -> dict[str, Any]:
 def _searches(model: Model, report: Report, dataset: Dataset, out: Path, seed: int) -> list[RankedList]:
     """One query with its lower half covered, searched without and with a prompt."""
     sample = dataset.query[0]
-    gallery = Gallery(report.gallery, dataset.gallery, "the drawn gallery")
+    # Crops of the same person by the same camera are left out, as the protocol does: they are too easy to find.
+    ignored = set(report.relevance.ignored(0).tolist())
+    rows = [row for row in range(len(dataset.gallery)) if row not in ignored]
+    gallery = Gallery(report.gallery[torch.tensor(rows)], [dataset.gallery[row] for row in rows], "the drawn gallery")
     sources = [to_tensor(read_image(each)) for each in dataset.train[:50]]
     covered, _ = Occluder("object", "bottom", 0.5, sources, seed).edit(0, read_image(sample))
     picture = out / "query.png"
     with atomic(picture) as draft:
         covered.save(draft, "PNG")
     box = (0.0, 0.0, float(covered.width), covered.height / 2)
-    ignored = {dataset.gallery[row].name for row in report.relevance.ignored(0).tolist()}
 
     def drawn(result: SearchResult, title: str) -> RankedList:
         page = ranked_list(result, report.regions, title)
         hits = []
         for hit, found in zip(page.hits, result.hits, strict=True):
-            right = Verdict.RIGHT if found.sample.pid == sample.pid else Verdict.WRONG
-            verdict = Verdict.IGNORED if found.sample.name in ignored else right
-            hits.append(replace(hit, verdict=verdict))
+            hits.append(replace(hit, verdict=Verdict.RIGHT if found.sample.pid == sample.pid else Verdict.WRONG))
         return replace(page, hits=tuple(hits))
 
     return [

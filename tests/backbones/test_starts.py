@@ -117,7 +117,7 @@ def test_damaged_pickled_and_empty_files_are_not_read(network, weights, tmp_path
 
 
 def test_an_unknown_backbone_lists_the_known_ones():
-    with pytest.raises(WeightsError, match="backbone 'vgg': is not known. Remedy: choose one of osnet_x0_25, "):
+    with pytest.raises(WeightsError, match=r"backbone 'vgg': is not known\. Remedy: choose one of osnet_x0_25, "):
         build_backbone("vgg")
     assert len(BACKBONES) == 9
 
@@ -168,7 +168,10 @@ def test_published_osnet_loads_whole_and_folds(models):
     with torch.no_grad():
         exact = network.eval()(x)
         assert_close(folded(network)(x), exact, rtol=0, atol=1e-4 * float(exact.max()))
-    assert exact.isfinite().all()
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = network(x).float()
+    # Trained weights bear bfloat16 well; random ones of this depth do not.
+    assert (rough - exact).norm() / exact.norm() < 0.05
     with pytest.raises(WeightsError, match="does not fit backbone 'osnet_x1_0'"):
         load_start(OSNet(1.0), "osnet_x1_0", path)
 

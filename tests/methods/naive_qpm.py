@@ -122,31 +122,39 @@ def batch_norm(value: float, norm, channel: int) -> Tensor:
     return (value - norm.running_mean[channel].double()) * scale + norm.bias[channel].double()
 
 
+def normed(strips: Tensor, norm) -> Tensor:
+    """Each channel of each strip through its own batch norm."""
+    out = strips.clone()
+    for k in range(strips.shape[0]):
+        for channel in range(strips.shape[1]):
+            out[k, channel] = batch_norm(strips[k, channel], norm, k * strips.shape[1] + channel)
+    return out
+
+
 def heads(method, features: Tensor) -> dict[str, Tensor]:
     """Section III-A and III-B for maps `[n, c, h, w]`, with the weights of `method` in eval mode."""
-    parts, dim = method.options.strips, method.options.dim
+    parts = method.options.strips
     out: dict[str, list[Tensor]] = {name: [] for name in ("parts", "weights", "h_hat", "attention", "globals")}
     for one in features.double():
         z = strip_means(one, parts)
         q = torch.zeros(parts, dtype=torch.float64)
-        f = torch.zeros(parts, dim, dtype=torch.float64)
+        f = torch.zeros(parts, method.options.dim, dtype=torch.float64)
         for k in range(parts):
             logit = batch_norm(method.quality.weight[k].double() @ z[k], method.quality.norm, k)
             q[k] = 1 / (1 + torch.exp(-logit))
-            raw = method.part_convs.weight[k].double() @ z[k]
-            for channel in range(dim):
-                f[k, channel] = batch_norm(raw[channel], method.part_convs.norm, k * dim + channel)
+            f[k] = method.part_convs.weight[k].double() @ z[k]
+        f = normed(f, method.part_convs.norm)
         conv = method.to_g.weight.double()[:, :, 0, 0]
         maps = torch.stack(
             [torch.stack([conv @ one[:, y, x] for x in range(one.shape[2])], 1) for y in range(one.shape[1])], 1
         )
-        h = eq_4(eq_5(q), strip_means(maps, parts))
+        h = eq_4(eq_5(q), normed(strip_means(maps, parts), method.g_norm))
         squeeze, excite = method.isa.squeeze, method.isa.excite
         h_hat = squeeze.weight.double() @ h + squeeze.bias.double()
         h_tilde = excite.weight.double() @ h_hat.clamp(min=0) + excite.bias.double()
         m = eq_7(maps, h_tilde)
         found = {"parts": f, "weights": q, "h_hat": h_hat, "attention": m[None]}
-        found["globals"] = strip_means(eq_8(m, maps), parts)
+        found["globals"] = normed(strip_means(eq_8(m, maps), parts), method.g_tilde_norm)
         for name, value in found.items():
             out[name].append(value)
     return {name: torch.stack(values) for name, values in out.items()}

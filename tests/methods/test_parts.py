@@ -61,7 +61,7 @@ def test_global_mean_is_one_strip():
 
 
 def test_more_strips_than_rows_is_an_error():
-    with pytest.raises(ConfigError, match="strips: 5 strips do not fit a map of 4 rows. Remedy: use fewer strips"):
+    with pytest.raises(ConfigError, match=r"strips: 5 strips do not fit a map of 4 rows\. Remedy: use fewer strips"):
         strip_means(torch.zeros(1, 2, 4, 2), 5)
 
 
@@ -80,7 +80,7 @@ def test_batch_hard_is_eq_3_with_its_gradient(seed, identities, each, margin):
     ours, theirs = distances.clone().requires_grad_(), distances.clone().requires_grad_()
     loss = batch_hard(ours, pids, margin)
     naive = eq_3([list(row) for row in theirs], pids.tolist(), margin)
-    assert_close(float(loss), float(naive), rtol=0, atol=1e-9)
+    assert_close(loss.item(), naive.item(), rtol=0, atol=1e-9)
     assert loss.isfinite()
     loss.backward()
     assert ours.grad.isfinite().all()

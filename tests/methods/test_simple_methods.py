@@ -62,7 +62,7 @@ def test_baseline_losses_are_those_of_loops(smoothing):
     found = method.losses(o, PIDS)
     total = 0.0
     for i, pid in enumerate(PIDS.tolist()):
-        logits = (method.classifier.weight @ o["globals"][i]).double()
+        logits = (method.classifier.weight @ o["globals"][i]).detach().double()
         everyone = sum(float(ce(logits, j)) for j in range(3)) / 3
         total += ((1 - smoothing) * float(ce(logits, pid)) + smoothing * everyone) / 6
     assert abs(float(found["id"]) - total) < 1e-5
@@ -179,7 +179,7 @@ class Wide(Backbone):
 
 
 def test_peer_is_not_trained_here():
-    with pytest.raises(ConfigError, match="method 'peer': is not trained here. Remedy: train baseline, pcb or qpm"):
+    with pytest.raises(ConfigError, match=r"method 'peer': is not trained here\. Remedy: train baseline, pcb or qpm"):
         Peer(Wide(), 0).losses({}, PIDS)
 
 
@@ -202,12 +202,12 @@ def test_peer_finds_people_of_partial_reid():
     for path in (weights, data):
         if not path.exists():
             pytest.skip(f"{path} is not there")
-    dataset = open_dataset(f"partial-reid:{data}")
+    dataset = open_dataset(f"partialreid:{data}")
     peer = load(weights, batch=8)  # the published file has no card
     assert (peer.card.method, peer.size) == ("peer", (256, 128))
-    query, gallery = dataset.query[:60:5], dataset.gallery[:60:5]
+    query, gallery = dataset.query[:60:3], dataset.gallery[:60:3]
     found = [peer.embed_samples(samples).embedding for samples in (query, gallery)]
     best = peer.distance().matrix(*found).argmin(1)
     hits = [q.pid == gallery[int(row)].pid for q, row in zip(query, best, strict=True)]
-    assert len(hits) == 12
-    assert sum(hits) >= 10
+    assert len(hits) == 20
+    assert sum(hits) >= 17

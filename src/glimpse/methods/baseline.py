@@ -68,6 +68,10 @@ class Baseline(Method):
             terms["triplet"] = batch_hard(cosine_distance(pooled, pooled), pids, self.options.margin)
         return terms
 
+    def distances(self, outputs: Outputs) -> dict[str, Tensor]:
+        """`global`: cosine distance after the neck."""
+        return {"global": cosine_distance(outputs["globals"], outputs["globals"])}
+
     def embed(self, outputs: Outputs) -> Embedding:
         """`globals` `[n, c]`."""
         return Embedding({"globals": outputs["globals"].float()})

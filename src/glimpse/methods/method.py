@@ -62,6 +62,10 @@ class Method(nn.Module, ABC):
         """Named terms whose sum is minimised; `pids` are class indices `[n]` int64."""
 
     @abstractmethod
+    def distances(self, outputs: Outputs) -> dict[str, Tensor]:
+        """The method's distances between all crops of a batch by name, each `[n, n]` float32; differentiable."""
+
+    @abstractmethod
     def embed(self, outputs: Outputs) -> Embedding:
         """What matching needs of `outputs`, one row per crop."""
 

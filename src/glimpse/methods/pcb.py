@@ -6,13 +6,15 @@ K pooled strips before the convolution, each of unit length.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glimpse.backbones import Backbone
 from glimpse.embedding import Embedding
-from glimpse.matching import PartDistance
+from glimpse.matching import PartDistance, part_distance
 from glimpse.methods.method import Method, Outputs, Region, strips_of
 from glimpse.methods.parts import Classifiers, cells, part_cross_entropy, strip_means, strip_shares
 
@@ -25,6 +27,8 @@ class PCBOptions(BaseModel):
         dim: width of the shared 1x1 convolution.
         dropout: before the convolution.
         smoothing: label smoothing of the identity losses (none in the paper).
+        descriptor: what is matched: the `pooled` strips, as published, or what the convolution makes of them
+            (`reduced`), which a frozen backbone needs: nothing else of PCB can learn on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +37,7 @@ class PCBOptions(BaseModel):
     dim: int = Field(default=256, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
+    descriptor: Literal["pooled", "reduced"] = "pooled"
 
 
 class PCB(Method):
@@ -71,9 +76,19 @@ class PCB(Method):
         logits = self.classifiers(outputs["reduced"])
         return {"id": part_cross_entropy(logits, pids, self.options.smoothing, outputs["weights"] > 0)}
 
+    def distances(self, outputs: Outputs) -> dict[str, Tensor]:
+        """`part`: weighted mean cosine distance of the strips' descriptors."""
+        parts, weights = outputs[self._matched], outputs["weights"]
+        return {"part": part_distance(parts, weights, parts, weights)}
+
+    @property
+    def _matched(self) -> str:
+        return "parts" if self.options.descriptor == "pooled" else "reduced"
+
     def embed(self, outputs: Outputs) -> Embedding:
-        """`parts` `[n, K, c]` of unit length and `weights` `[n, K]`."""
-        return Embedding({"parts": F.normalize(outputs["parts"].float(), dim=2), "weights": outputs["weights"].float()})
+        """`parts` of unit length, `[n, K, c]` or `[n, K, dim]`, and `weights` `[n, K]`."""
+        parts = F.normalize(outputs[self._matched].float(), dim=2)
+        return Embedding({"parts": parts, "weights": outputs["weights"].float()})
 
     def distance(self) -> PartDistance:
         """Mean cosine distance of the strips, each weighted by its visible shares."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from glimpse.backbones import Backbone
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError
-from glimpse.matching import GlobalDistance
+from glimpse.matching import GlobalDistance, cosine_distance
 from glimpse.methods.method import Method, Outputs, Region
 
 
@@ -57,6 +57,10 @@ class Peer(Method):
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """Refused: the peer is compared with as it was published."""
         raise ConfigError("method 'peer'", "is not trained here", "train baseline, pcb or qpm from its backbone")
+
+    def distances(self, outputs: Outputs) -> dict[str, Tensor]:
+        """`global`: cosine distance."""
+        return {"global": cosine_distance(outputs["globals"], outputs["globals"])}
 
     def embed(self, outputs: Outputs) -> Embedding:
         """`globals` `[n, 256]`."""

@@ -171,11 +171,11 @@ class QPM(Method):
             self.to_g = nn.Conv2d(channels, o.dim, 1, bias=False)
             # On pooled strips, as after the part convolutions. Without it what all crops have in common fills the
             # vectors, every cosine is near 1 and no loss of the branch moves.
-            self.g_norm = nn.BatchNorm1d(o.strips * o.dim)
             self.g_tilde_norm = nn.BatchNorm1d(o.strips * o.dim)
             self.global_classifier = nn.Linear(o.dim, ids, bias=False)  # W^s of eq. 12
             nn.init.normal_(self.global_classifier.weight, std=0.001)
         if o.has_isa:
+            self.g_norm = nn.BatchNorm1d(o.strips * o.dim)
             self.isa = ISA(o.dim, o.reduction, o.isa_scale)
             self.coarse_classifier = nn.Linear(o.dim // o.reduction, ids, bias=False)  # W^g of eq. 6
             nn.init.normal_(self.coarse_classifier.weight, std=0.001)
@@ -248,6 +248,20 @@ class QPM(Method):
 
     def _cross_entropy(self, logits: Tensor, pids: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), pids, label_smoothing=self.options.smoothing)
+
+    def distances(self, outputs: Outputs) -> dict[str, Tensor]:
+        """`part`: eq. 2; `global`: cosine distance of the global features, of each pair's own where the row has AGFE."""
+        o, q = self.options, outputs["weights"]
+        found: dict[str, Tensor] = {}
+        if o.has_parts:
+            f = outputs["parts"]
+            found["part"] = part_distance(f, q, f, q)
+        if o.global_kind == "agfe":
+            g = outputs["globals"]
+            found["global"] = pair_global_distance(g, q, g, q)
+        elif o.global_kind != "none":
+            found["global"] = cosine_distance(outputs["globals"], outputs["globals"])
+        return found
 
     def embed(self, outputs: Outputs) -> Embedding:
         """`weights` `[n, K]`, and of `parts` and `globals` what the row matches with."""

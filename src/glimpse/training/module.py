@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from glimpse.errors import ConfigError
 from glimpse.methods import Method, Outputs
 from glimpse.training.crops import Batch, give_prompts
+from glimpse.training.processes import gathered
 from glimpse.training.recipe import Optimiser, Stage
+from glimpse.training.teacher import Teacher, neighbour_loss
 
 Validate = Callable[[Method], dict[str, float]]
 """Metrics of a method on held-out identities; `score` among them says which weights are best."""
@@ -35,6 +37,7 @@ class StageModule(lightning.LightningModule):
         method: what learns.
         stage: how.
         anchors: clear maps of the start `[rows, c, h, w]` (float16, memory-mapped), for `stage.anchor`.
+        teacher: for `stage.teacher`.
         validate: measures the method on held-out identities.
         every: epochs between validations.
         compiled: whether torch compiles the backbone.
@@ -48,6 +51,7 @@ class StageModule(lightning.LightningModule):
         stage: Stage,
         *,
         anchors: Any = None,
+        teacher: Teacher | None = None,
         validate: Validate | None = None,
         every: int = 1,
         compiled: bool = False,
@@ -58,6 +62,7 @@ class StageModule(lightning.LightningModule):
         self.method = method
         self.stage = stage
         self.anchors = anchors
+        self.teacher = teacher
         self.validate_method = validate
         self.every = every
         self.on_best = on_best
@@ -90,8 +95,8 @@ class StageModule(lightning.LightningModule):
         for module in self._frozen:
             module.eval()
 
-    def outputs(self, batch: Batch) -> tuple[Outputs, Tensor, Tensor | None]:
-        """`(outputs of the heads, pids, anchor loss)`, gathered over processes."""
+    def outputs(self, batch: Batch) -> tuple[Outputs, Tensor, Tensor, Tensor | None]:
+        """`(outputs of the heads, pids, rows, anchor loss)`, gathered over processes."""
         shown: Tensor | None
         if self.stage.cached:
             maps, shown, anchor = batch.pixels.float(), batch.visible, None
@@ -102,22 +107,29 @@ class StageModule(lightning.LightningModule):
                 images, shown = give_prompts(images, batch.visible, self.stage.prompt, own)
             maps = self._run[0](images.contiguous(memory_format=torch.channels_last), shown)
             anchor = self._anchor(maps, batch) if self.stage.anchor else None
-        pids = batch.pids
+        pids, rows = batch.pids, batch.rows
         if self.trainer.world_size > 1:
-            maps = gathered(self, maps)
-            pids = gathered(self, pids)
-            shown = None if shown is None else gathered(self, shown)
+            # In the layout of one process, which decides which numbers dropout drops.
+            last = maps.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            maps = gathered(maps).contiguous(memory_format=layout)
+            pids, rows = gathered(pids), gathered(rows)
+            shown = None if shown is None else gathered(shown)
         if shown is not None and bool((shown == 1).all()):
             shown = None
         # Every process draws the same dropout on the gathered maps.
         torch.manual_seed(mixed_seed(self.seed, self.global_step))
-        return self.method.heads(maps, shown), pids, anchor
+        return self.method.heads(maps, shown), pids, rows, anchor
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Sum of the method's terms and the anchor."""
         batch = Batch(*batch)
-        outputs, pids, anchor = self.outputs(batch)
+        outputs, pids, rows, anchor = self.outputs(batch)
         terms = self.method.losses(outputs, pids)
+        if self.teacher is not None:
+            wanted = self.teacher.matrix(rows)
+            for name, found in self.method.distances(outputs).items():
+                terms[f"teacher_{name}"] = self.stage.teacher * neighbour_loss(found, wanted, self.stage.temperature)
         if anchor is not None:
             terms["anchor"] = self.stage.anchor * anchor
         loss = torch.stack(list(terms.values())).sum()
@@ -154,7 +166,7 @@ class StageModule(lightning.LightningModule):
         cells_seen = seen.sum()
         if self.trainer.world_size > 1:
             # Gradients are averaged over processes: each divides by the mean count, so that all cells weigh the same.
-            cells_seen = gathered(self, cells_seen[None]).mean()
+            cells_seen = gathered(cells_seen[None]).mean()
         return (away * seen).sum() / cells_seen.clamp_min(1.0)
 
     def on_train_epoch_end(self) -> None:
@@ -240,13 +252,6 @@ def frozen_modules(backbone: nn.Module, names: tuple[str, ...]) -> list[nn.Modul
         if name not in parts:
             raise ConfigError("freeze", f"the backbone has no part '{name}'", f"choose from all, {', '.join(parts)}")
     return [parts[name] for name in names]
-
-
-def gathered(module: lightning.LightningModule, rows: Tensor) -> Tensor:
-    """Rows `[n, ...]` of all processes, in order of rank `[world * n, ...]`; gradients flow back to their owners."""
-    everywhere = module.all_gather(rows, sync_grads=rows.requires_grad)
-    assert isinstance(everywhere, Tensor)
-    return everywhere.flatten(0, 1)
 
 
 def mixed_seed(*numbers: int) -> int:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from glimpse.errors import ConfigError, DataError, GlimpseError, WeightsError
@@ -43,6 +44,38 @@ class Place:
         """Wait until all processes are here."""
         if self.world > 1:
             dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes; backwards, the sum of what all of them say of this process's rows.
+
+    torch's own writes gradients in channels-last order into memory that it reads in the usual order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """`[n, ...]` to `[world * n, ...]`."""
+        everywhere = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(everywhere, rows)
+        return torch.cat(everywhere)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """`[world * n, ...]` to `[n, ...]`."""
+        (gradient,) = gradients
+        total = gradient.contiguous().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """Rows `[n, ...]` of all processes in order of rank, `[world * n, ...]`; gradients flow back to their owners.
+
+    Each process must have as many rows. Gradients are summed over processes: where each computes the same loss of all
+    rows, and gradients of weights are then averaged, they come out as those of one process.
+    """
+    everywhere: Tensor = _Gather.apply(rows.contiguous())
+    return everywhere
 
 
 def launch(work: Callable[[Place], _T], world: int) -> _T:

@@ -86,6 +86,10 @@ class Stage(_Settings):
         prompt: share of the covered crops whose visible region is given to the network, as a caller would.
         anchor: weight of the pull of each visible cell of the map to what the start's backbone sees in the clear crop
             (1 - cosine); keeps a well-trained start general while it learns to see past occluders.
+        teacher: weight of the pull of each of the method's distances between the covered crops of a batch to the
+            recipe's teacher's between the same crops, clear; see `neighbour_loss`.
+        temperature: of that pull, in units of distance.
+        sampling: batches of this stage, if not the recipe's.
     """
 
     name: str = Field("train", pattern=r"^[A-Za-z0-9_-]+$")
@@ -97,6 +101,8 @@ class Stage(_Settings):
     optimiser: Optimiser = Optimiser()
     prompt: _Share = 0.0
     anchor: float = Field(default=0.0, ge=0)
+    teacher: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=0.2, gt=0)
     sampling: Sampling | None = None
 
     @model_validator(mode="after")
@@ -127,6 +133,7 @@ class Recipe(_Settings):
         method, options: what is trained.
         backbone: its name.
         start: `scratch`, `imagenet` or the path of a .safetensors file.
+        teacher: weights (`.safetensors`) whose distances between clear crops stages may be pulled to.
         transforms: size of the input and augmentation; `mean` and `std` come from the start.
         sampling: batches, unless a stage has its own.
         stages: one after the other.
@@ -141,6 +148,7 @@ class Recipe(_Settings):
     options: dict[str, Any] = {}
     backbone: BackboneName
     start: str = "scratch"
+    teacher: str = ""
     transforms: TransformSettings = TransformSettings()
     sampling: Sampling = Sampling()
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -161,6 +169,8 @@ class Recipe(_Settings):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise _FieldError("stages", "two stages have the same name")
+        if any(stage.teacher for stage in self.stages) and not self.teacher:
+            raise _FieldError("teacher", "a stage learns from a teacher, and none is named")
         if self.stages[-1].method is not None:
             raise _FieldError(f"stages.{len(names) - 1}.method", f"the last stage must train '{self.method}' itself")
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import os
 import platform
 import shlex
@@ -33,17 +34,19 @@ from glimpse.backbones import Start, build_backbone, load_start
 from glimpse.backbones.fast import keep_freed_memory
 from glimpse.data import DISTRACTOR, JUNK, Dataset, PKSampler, Sample, holdout, open_dataset
 from glimpse.data.transforms import TrainTransform, TransformSettings
+from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError
 from glimpse.evaluation import evaluate
 from glimpse.files import atomic, write_text
 from glimpse.methods import METHODS, Method
-from glimpse.model import Card, Model, Precision, save
+from glimpse.model import Card, Model, Precision, load, save
 from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
 from glimpse.training.crops import CropDataset, Seeded, read_crops
 from glimpse.training.maps import MapDataset, MapPass, Maps
 from glimpse.training.module import StageModule, Validate, clone, mixed_seed
 from glimpse.training.processes import Place, launch
 from glimpse.training.recipe import Recipe, Stage
+from glimpse.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,18 @@ class _Training:
     def _note_minutes(self) -> None:
         write_text(self._clock, f"{self._minutes:.2f}")
 
+    def _teacher(self) -> Teacher:
+        """The recipe's teacher, with its embedding of the clear training crops; made if need be."""
+        precision: Precision = "auto" if self.recipe.precision == "bf16" else "float32"
+        model = load(self.recipe.teacher, precision=precision)
+        key = hashlib.sha256(f"{model.made_by} {self._content}".encode()).hexdigest()[:16]
+        path = self.asked.cache / f"teacher-{key}.safetensors"
+        if self.place.first and not path.exists():
+            with _bar("teacher", len(self.samples), self.progress) as advance:
+                model.embed_samples(self.samples, progress=advance).embedding.save(path)
+        self.place.wait()
+        return Teacher(model.distance(), Embedding.load(path))
+
     def _stage(self, method: Method, number: int, folder: Path) -> dict[str, float]:
         stage = self.recipe.stages[number]
         last = number + 1 == len(self.recipe.stages)
@@ -240,6 +255,7 @@ class _Training:
             method,
             stage,
             anchors=self._pass(None, 0)[0] if stage.anchor else None,
+            teacher=self._teacher() if stage.teacher else None,
             validate=self._validate() if self.validation is not None else None,
             every=self.recipe.validation.every,
             compiled=self.recipe.compile,
@@ -269,9 +285,7 @@ class _Training:
         if self.progress:
             callbacks.append(TQDMProgressBar(refresh_rate=10))
         several = self.place.world > 1
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(num_workers|logging interval|srun|tensorboardX|litlogger).*")
-            warnings.filterwarnings("ignore", message=".*(ckpt_path|callbacks used to create|is not empty).*")
+        with _quiet():
             trainer = lightning.Trainer(
                 accelerator="cpu" if several and not torch.cuda.is_available() else "auto",
                 devices=self.place.world,
@@ -408,6 +422,24 @@ class _EpochCheckpoint(Checkpoint):
             trainer.save_checkpoint(draft)
         if trainer.is_global_zero:
             self.then()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's tips, and its warnings of what is meant to be so."""
+    meant = (
+        "num_workers|logging interval|srun|tensorboardX|litlogger|ckpt_path|callbacks used to create|is not empty|"
+        "in eval mode at the start|LeafSpec|all_gather is deprecated"
+    )
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=f".*({meant}).*")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager
