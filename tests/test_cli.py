@@ -177,6 +177,15 @@ EVALUATE = ("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetens
         ((*EVALUATE, "--occlude", "grey", "--fractions", "half"), "--fractions: 'half' is not a number"),
         ((*EVALUATE, "--prompts", "boxes.csv"), "boxes.csv: cannot be read"),
         ((*EVALUATE, "--report", "broken.safetensors"), "broken.safetensors: is a file, and a folder is needed there"),
+        (("train", "walk", "--data", "market1501:drawn", "--out", "new"), "walk-imagenet: is neither a file nor an"),
+        (
+            ("train", "pcb", "--recipe", "qpm-imagenet", "--data", "market1501:drawn", "--out", "new"),
+            "METHOD: the recipe 'qpm-imagenet' trains 'qpm', and not 'pcb'",
+        ),
+        (
+            ("train", "pcb", "--data", "market1501:drawn", "--out", "new", "--set", "colour=1"),
+            "field 'colour': extra inputs are not permitted",
+        ),
         (("data", "check", "folder:nowhere"), "nowhere: does not exist"),
         (("data", "draw", "drawn"), "drawn: "),
     ],

@@ -219,7 +219,7 @@ def train(
     data: Data,
     out_folder: Annotated[Path, typer.Option("--out", help="The folder for weights, logs and checkpoints.")],
     recipe: Annotated[
-        str | None, typer.Option(help="A YAML file or the name of an installed recipe; the method's own if not given.")
+        str | None, typer.Option(help="A YAML file or the name of an installed recipe; METHOD-imagenet if not given.")
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -238,7 +238,8 @@ def train(
     from glimpse.training import load_recipe
     from glimpse.training.train import train
 
-    settings = load_recipe(recipe or method, [*(changes or []), *([f"seed={seed}"] if seed is not None else [])])
+    recipe = recipe or f"{method}-imagenet"
+    settings = load_recipe(recipe, [*(changes or []), *([f"seed={seed}"] if seed is not None else [])])
     if settings.method != method:
         cause = f"the recipe '{recipe}' trains '{settings.method}', and not '{method}'"
         raise ConfigError("METHOD", cause, "name the recipe's method, or another recipe")

@@ -7,7 +7,7 @@ import ctypes
 import sys
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glimpse.backbones.osnet import ConvBN, Lite
@@ -42,14 +42,57 @@ def has_fast_bfloat16(device: torch.device | str = "cpu") -> bool:
     return supported is not None and bool(supported()) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
-def folded(backbone: nn.Module) -> nn.Module:
-    """A copy of `backbone` for inference, its OSNet batch norms folded into the convolutions before them."""
-    backbone = copy.deepcopy(backbone).eval()
+class FusedConv(nn.Module):
+    """A convolution and the ReLU after it in one pass of oneDNN, for inference on CPU.
+
+    Args:
+        conv: without gradient.
+        relu: whether a ReLU follows.
+    """
+
+    def __init__(self, conv: nn.Conv2d, relu: bool) -> None:
+        super().__init__()
+        self.conv = conv
+        self.after = "relu" if relu else "none"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the convolution and the ReLU one after the other."""
+        c = self.conv
+        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, c.weight, c.bias, c.padding, c.stride, c.dilation, c.groups, self.after, [], None
+        )
+        return fused
+
+
+def can_fuse(dtype: torch.dtype) -> bool:
+    """Whether `FusedConv` works here, for tensors of `dtype` on CPU."""
+    probe = FusedConv(nn.Conv2d(8, 8, 1).to(dtype).requires_grad_(False), relu=True)
+    try:
+        with torch.inference_mode():
+            return not bool((probe(torch.ones(1, 8, 2, 2, dtype=dtype)) < 0).any())
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+
+
+def folded(backbone: nn.Module, *, fuse: bool = False) -> nn.Module:
+    """A copy of `backbone` for inference, its OSNet batch norms folded into the convolutions before them.
+
+    Args:
+        backbone: any; other networks than OSNet are only copied.
+        fuse: also join convolutions with the ReLUs after them, see `can_fuse`.
+    """
+    backbone = copy.deepcopy(backbone).eval().requires_grad_(False)
     for module in backbone.modules():
         if isinstance(module, ConvBN) and isinstance(module.bn, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn).requires_grad_(False)
             module.bn = nn.Identity()
         elif isinstance(module, Lite) and isinstance(module.bn, nn.BatchNorm2d):
-            module.depthwise = fuse_conv_bn_eval(module.depthwise, module.bn)
+            module.depthwise = fuse_conv_bn_eval(module.depthwise, module.bn).requires_grad_(False)
             module.bn = nn.Identity()
-    return backbone.requires_grad_(False)
+    if fuse:
+        for module in list(backbone.modules()):
+            if isinstance(module, ConvBN) and isinstance(module.conv, nn.Conv2d):
+                module.conv, module.relu = FusedConv(module.conv, module.relu), False
+            elif isinstance(module, Lite) and isinstance(module.depthwise, nn.Conv2d):
+                module.depthwise, module.relu = FusedConv(module.depthwise, module.relu), False
+    return backbone

@@ -43,10 +43,12 @@ class Lite(nn.Module):
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(channels)
+        self.relu = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape in and out."""
-        return F.relu(self.bn(self.depthwise(self.pointwise(x))), inplace=True)
+        x = self.bn(self.depthwise(self.pointwise(x)))
+        return F.relu(x, inplace=True) if self.relu else x
 
 
 def masked_mean(x: Tensor, visible: Tensor | None) -> Tensor:

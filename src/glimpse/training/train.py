@@ -187,11 +187,15 @@ class _Training:
         self.method = self._build(recipe.method, recipe.options, backbone)
         # Anchors come from the start, whatever earlier stages do to the backbone.
         self._reference = copy.deepcopy(backbone) if any(stage.anchor for stage in recipe.stages) else None
+        precision: Precision = "auto" if recipe.precision == "bf16" else "float32"
+        # Read now: a file that is not there should be known before any stage, not after some.
+        taught = any(stage.teacher for stage in recipe.stages)
+        self._taught_by = load(recipe.teacher, precision=precision) if taught else None
         self._content = _digest([*crops, torch.tensor([crop.shape for crop in crops])]) if self._caches else ""
 
     @property
     def _caches(self) -> bool:
-        return any(stage.cached or stage.anchor for stage in self.recipe.stages)
+        return any(stage.cached or stage.anchor or stage.teacher for stage in self.recipe.stages)
 
     def _build(self, name: str, options: dict[str, Any], backbone: torch.nn.Module) -> Method:
         kind = METHODS[name]
@@ -238,8 +242,8 @@ class _Training:
 
     def _teacher(self) -> Teacher:
         """The recipe's teacher, with its embedding of the clear training crops; made if need be."""
-        precision: Precision = "auto" if self.recipe.precision == "bf16" else "float32"
-        model = load(self.recipe.teacher, precision=precision)
+        model = self._taught_by
+        assert model is not None
         key = hashlib.sha256(f"{model.made_by} {self._content}".encode()).hexdigest()[:16]
         path = self.asked.cache / f"teacher-{key}.safetensors"
         if self.place.first and not path.exists():
