@@ -42,7 +42,9 @@ class Embedding:
         self.made_by = made_by
         rows = {name: t.shape[0] if t.ndim else None for name, t in self._tensors.items()}
         if None in rows.values() or len(set(rows.values())) != 1:
-            raise EmbeddingError("embedding", f"tensors do not share a first dimension: {rows}", "give one row per crop")
+            raise EmbeddingError(
+                "embedding", f"tensors do not share a first dimension: {rows}", "give one row per crop"
+            )
 
     def __len__(self) -> int:
         return int(next(iter(self._tensors.values())).shape[0])
@@ -121,7 +123,9 @@ class Embedding:
                     f"made by different weights ('{first.made_by}' and '{other.made_by}')",
                     "embed all crops with the same weights",
                 )
-            if {n: t.shape[1:] for n, t in other._tensors.items()} != {n: t.shape[1:] for n, t in first._tensors.items()}:
+            if {n: t.shape[1:] for n, t in other._tensors.items()} != {
+                n: t.shape[1:] for n, t in first._tensors.items()
+            }:
                 raise EmbeddingError("embedding", "names or shapes differ", "embed all crops with the same weights")
         return Embedding({n: torch.cat([e._tensors[n] for e in embeddings]) for n in first.names}, first.made_by)
 
@@ -139,7 +143,7 @@ class Embedding:
             EmbeddingError: the file is missing, is not a safetensors file or was not written by `save`.
         """
         try:
-            with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != _FORMAT:
                     raise EmbeddingError(path, "is not an embedding file of glimpse", "write it with `glimpse embed`")

@@ -31,7 +31,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
     except OSError as error:
-        raise ConfigError(target, f"cannot be written ({error.strerror})", "choose a folder you can write to") from error
+        cause = f"cannot be written ({error.strerror})"
+        raise ConfigError(target, cause, "choose a folder you can write to") from error
     os.close(handle)
     draft = Path(name)
     try:

@@ -254,7 +254,7 @@ class Model:
         images = images.to(self.device, memory_format=torch.channels_last)
         shown = None if shown is None else shown.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            seen = None if isinstance(self.method, Peer) else shown
+            seen = shown if self.method.knows_prompts else None
             outputs = self.method.heads(self._backbone(images, seen), seen)
         embedding = self.method.embed(outputs).to("cpu")
         return Embedding(embedding.tensors, self.made_by)

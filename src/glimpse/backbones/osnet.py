@@ -25,7 +25,7 @@ class ConvBN(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, relu: bool = True) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.conv: nn.Module = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(outputs)
         self.relu = relu
 
@@ -41,7 +41,7 @@ class Lite(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
-        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.depthwise: nn.Module = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(channels)
         self.relu = True
 
@@ -54,7 +54,7 @@ class Lite(nn.Module):
 def masked_mean(x: Tensor, visible: Tensor | None) -> Tensor:
     """Mean of `x` `[n, c, h, w]` over the cells that `visible` `[n, 1, h, w]` shows, or over all: `[n, c, 1, 1]`."""
     if visible is None:
-        return x.mean((2, 3), keepdim=True)
+        return F.adaptive_avg_pool2d(x, 1)
     return (x * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True).clamp_min(1e-6)
 
 

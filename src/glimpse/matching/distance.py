@@ -19,7 +19,7 @@ class PartMatch:
         distance: distance of the part alone; `None` where it could not be compared.
         query_weight: weight of the part in the query, in [0, 1].
         gallery_weight: weight of the part in the gallery crop, in [0, 1].
-        share: how much of the pair's distance hangs on this part; shares of a pair sum to 1 (all 0 if nothing is shared).
+        share: how much of the distance hangs on this part; shares of a pair sum to 1 (all 0 if nothing is shared).
     """
 
     name: str

@@ -45,6 +45,8 @@ class Method(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    knows_prompts: ClassVar[bool] = True
+    """Whether prompts reach the network, or hidden pixels are only blanked."""
     Options: ClassVar[type[BaseModel]]
     options: BaseModel
     backbone: Backbone

@@ -29,6 +29,7 @@ class Peer(Method):
     """
 
     name = "peer"
+    knows_prompts = False
     Options = PeerOptions
     options: PeerOptions
 

@@ -250,7 +250,7 @@ class QPM(Method):
         return F.cross_entropy(logits.float(), pids, label_smoothing=self.options.smoothing)
 
     def distances(self, outputs: Outputs) -> dict[str, Tensor]:
-        """`part`: eq. 2; `global`: cosine distance of the global features, of each pair's own where the row has AGFE."""
+        """`part`: eq. 2; `global`: cosine distance of the global features (of each pair's own, where there is AGFE)."""
         o, q = self.options, outputs["weights"]
         found: dict[str, Tensor] = {}
         if o.has_parts:

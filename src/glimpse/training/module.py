@@ -140,10 +140,13 @@ class StageModule(lightning.LightningModule):
                 f"the loss is not finite ({', '.join(bad)})",
                 "lower optimiser.lr, or set optimiser.clip",
             )
-        several = self.trainer.world_size > 1
-        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, sync_dist=several)
-        parts = {f"loss/{name}": term.detach() for name, term in terms.items()}
-        self.log_dict(parts, on_step=False, on_epoch=True, sync_dist=several)
+        said = {name: term.detach() for name, term in terms.items()}
+        if "anchor" in said and self.trainer.world_size > 1:
+            # The other terms are the same in all processes. Lightning's sync_dist would wait for a progress bar that
+            # only the first process has.
+            said["anchor"] = gathered(said["anchor"][None]).mean()
+        self.log("loss", torch.stack(list(said.values())).sum(), prog_bar=True, on_step=True, on_epoch=True)
+        self.log_dict({f"loss/{name}": term for name, term in said.items()}, on_step=False, on_epoch=True)
         return loss
 
     def _anchor(self, maps: Tensor, batch: Batch) -> Tensor:

@@ -402,7 +402,9 @@ class _Training:
             start=self.start,
             training_data=f"{self.dataset.name}, training split{without}: {crops}",
             terms=self.asked.terms,
-            recipe=self.recipe.model_dump(mode="json"),
+            # Names of files, without the folders of the machine that trained.
+            recipe=self.recipe.model_dump(mode="json")
+            | {"start": Path(self.recipe.start).name, "teacher": Path(self.recipe.teacher).name},
             metrics=metrics,
             seed=self.recipe.seed,
             epochs=sum(stage.epochs for stage in self.recipe.stages),
@@ -433,7 +435,7 @@ def _quiet() -> Iterator[None]:
     """Without Lightning's tips, and its warnings of what is meant to be so."""
     meant = (
         "num_workers|logging interval|srun|tensorboardX|litlogger|ckpt_path|callbacks used to create|is not empty|"
-        "in eval mode at the start|LeafSpec|all_gather is deprecated"
+        "in eval mode at the start|LeafSpec|sync_dist"
     )
     log = logging.getLogger("lightning.pytorch")
     level = log.level
