@@ -159,10 +159,10 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
                 sides = [suite["sides"][f"{side} {f}"]["rank_1"] for side in ("top", "bottom", "left", "right")]
                 row.append(" / ".join(f"{100 * value:.1f}" for value in sides))
             covered.append(f"| {name} | {label} | " + " | ".join(row) + " |")
-        timing, minutes = entry["market1501"]["timing"], entry["card"]["minutes"]
+        timing, minutes = entry["market1501"]["timing"], entry["card"]["minutes"] or "-"
         cost.append(
             f"| {name} | {entry['parameters'] / 1e6:.2f} M | {timing['bytes_per_gallery_item']:,} | "
-            f"{timing['crops_per_second']:.0f} | {timing['match_seconds']:.1f} | {'-' if minutes is None else minutes} |"
+            f"{timing['crops_per_second']:.0f} | {timing['match_seconds']:.1f} | {minutes} |"
         )
     return {
         name: "\n".join(rows)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from glimpse.backbones import BackboneName, Start, build_backbone, load_start, preprocessing, read_safetensors
-from glimpse.backbones.fast import folded, has_fast_bfloat16, keep_freed_memory
+from glimpse.backbones.fast import can_fuse, folded, has_fast_bfloat16, keep_freed_memory
 from glimpse.data import Sample, read_image
 from glimpse.data.transforms import EvalTransform, Visible
 from glimpse.embedding import Embedding
@@ -133,7 +133,8 @@ class Model:
         self.device = torch.device(device)
         self.batch = batch
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
-        self._backbone = folded(method.backbone).to(device).to(memory_format=torch.channels_last)
+        fuse = self.bfloat16 and self.device.type == "cpu" and can_fuse()
+        self._backbone = folded(method.backbone, fuse=fuse).to(device).to(memory_format=torch.channels_last)
         self._transform = EvalTransform(card.size, card.mean, card.std)
 
     @property

@@ -64,12 +64,12 @@ class FusedConv(nn.Module):
         return fused
 
 
-def can_fuse(dtype: torch.dtype) -> bool:
-    """Whether `FusedConv` works here, for tensors of `dtype` on CPU."""
-    probe = FusedConv(nn.Conv2d(8, 8, 1).to(dtype).requires_grad_(False), relu=True)
+def can_fuse() -> bool:
+    """Whether `FusedConv` works here, for bfloat16 tensors on CPU (it rests on an operator that is torch's own)."""
+    probe = FusedConv(nn.Conv2d(8, 8, 1).bfloat16().requires_grad_(False), relu=True)
     try:
         with torch.inference_mode():
-            return not bool((probe(torch.ones(1, 8, 2, 2, dtype=dtype)) < 0).any())
+            return not bool((probe(torch.ones(1, 8, 2, 2, dtype=torch.bfloat16)) < 0).any())
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
 
@@ -79,20 +79,21 @@ def folded(backbone: nn.Module, *, fuse: bool = False) -> nn.Module:
 
     Args:
         backbone: any; other networks than OSNet are only copied.
-        fuse: also join convolutions with the ReLUs after them, see `can_fuse`.
+        fuse: also join convolutions with the ReLUs after them, in bfloat16; see `can_fuse`.
     """
     backbone = copy.deepcopy(backbone).eval().requires_grad_(False)
-    for module in backbone.modules():
-        if isinstance(module, ConvBN) and isinstance(module.bn, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn).requires_grad_(False)
-            module.bn = nn.Identity()
-        elif isinstance(module, Lite) and isinstance(module.bn, nn.BatchNorm2d):
-            module.depthwise = fuse_conv_bn_eval(module.depthwise, module.bn).requires_grad_(False)
-            module.bn = nn.Identity()
-    if fuse:
-        for module in list(backbone.modules()):
-            if isinstance(module, ConvBN) and isinstance(module.conv, nn.Conv2d):
-                module.conv, module.relu = FusedConv(module.conv, module.relu), False
-            elif isinstance(module, Lite) and isinstance(module.depthwise, nn.Conv2d):
-                module.depthwise, module.relu = FusedConv(module.depthwise, module.relu), False
+    for module in list(backbone.modules()):
+        if isinstance(module, ConvBN):
+            module.conv, module.bn, module.relu = _joined(module.conv, module.bn, module.relu, fuse)
+        elif isinstance(module, Lite):
+            module.depthwise, module.bn, module.relu = _joined(module.depthwise, module.bn, module.relu, fuse)
     return backbone
+
+
+def _joined(conv: nn.Module, norm: nn.Module, relu: bool, fuse: bool) -> tuple[nn.Module, nn.Module, bool]:
+    """`(convolution, what is left of the norm, whether a ReLU is left)` after folding, and fusing if asked."""
+    if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        conv, norm = fuse_conv_bn_eval(conv, norm).requires_grad_(False), nn.Identity()
+    if fuse and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.Identity):
+        return FusedConv(conv.bfloat16(), relu), norm, False
+    return conv, norm, relu
