@@ -17,10 +17,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from glimpse import model as room
-from glimpse.backbones import BACKBONES, Backbone
+from glimpse.backbones import BACKBONES, Backbone, build_backbone, load_start
 from glimpse.data import Sample
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError, EmbeddingError, WeightsError
+from glimpse.methods import Baseline
 from glimpse.model import Card, Model, build, load, packaged, read_card, save
 
 
@@ -405,3 +406,15 @@ def test_the_published_peer_loads_without_a_card_and_survives_saving(tmp_path):
     rough = load(path, precision="bfloat16").embed(crops)
     cosine = nn.functional.cosine_similarity(one["globals"], rough["globals"])
     assert cosine.min() > 0.995
+
+
+def test_weights_of_a_method_are_a_start_for_another(tmp_path: Path) -> None:
+    backbone = build_backbone("osnet_x0_25")
+    card = Card(method="baseline", backbone="osnet_x0_25", size=(128, 64), mean=(0.5,) * 3, std=(0.25,) * 3, ids=3)
+    save(Baseline(backbone, 3), card, tmp_path / "a.safetensors")
+    other = build_backbone("osnet_x0_25")
+    start = load_start(other, "osnet_x0_25", tmp_path / "a.safetensors")
+    assert start.mean == (0.5, 0.5, 0.5)
+    assert start.std == (0.25, 0.25, 0.25)
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])

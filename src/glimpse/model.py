@@ -303,7 +303,9 @@ def save(method: Method, card: Card, path: str | Path, *, for_search: bool = Fal
         }
         card = card.model_copy(update={"ids": 0})
     with atomic(path) as draft:
-        save_file(tensors, draft, {"format": "glimpse-weights-1", "method": card.method})
+        about = {"format": "glimpse-weights-1", "method": card.method, "training_data": card.training_data}
+        about |= {"mean": json.dumps(card.mean), "std": json.dumps(card.std)}
+        save_file(tensors, draft, about)
     write_text(path.with_suffix(".json"), card.model_dump_json(indent=2) + "\n")
 
 

@@ -85,8 +85,8 @@ def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> St
 
     Args:
         backbone: what `build_backbone(name)` gave.
-        start: `scratch` (leave it as it is), `imagenet` (timm downloads its weights) or a `.safetensors` file. Tensors
-            of a file that belong to a head (`head_*`, `classifier*`, ...) are left out.
+        start: `scratch` (leave it as it is), `imagenet` (timm downloads its weights) or a `.safetensors` file: of a
+            backbone, or of a method trained here. Tensors that belong to a head are left out.
 
     Raises:
         WeightsError: the file is missing or damaged, or does not fit the backbone.
@@ -97,6 +97,9 @@ def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> St
         return _download(backbone, name)
     path = Path(start)
     tensors, metadata = read_safetensors(path)
+    if any(key.startswith("backbone.") for key in tensors):  # weights of a whole method: its backbone is the start
+        whole = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
+        tensors = {key.removeprefix("net."): value for key, value in whole.items()}
     own: nn.Module = getattr(backbone, "net", backbone)
     wanted = own.state_dict()
     found = {key: value for key, value in tensors.items() if key in wanted}
