@@ -118,7 +118,7 @@ def main() -> None:
         name = Path(hit.path).stem
         same = name.startswith(f"person {WANTED:02}")
         note = f"{'same person' if same else 'another person'}\n{name}\ndistance {hit.distance:.3f}"
-        panel(page, 20 + hit.rank * step, f"hit {hit.rank}", crop, strips_of_hit(model, hit), note, "not compared")
+        panel(page, 20 + hit.rank * step, f"hit {hit.rank}", crop, strips_of_hit(model, hit), note, "no partner")
     with atomic(chosen.out) as draft:
         page.quantize(256, dither=Image.Dither.NONE).save(draft, "PNG", optimize=True)
 
