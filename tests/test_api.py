@@ -33,3 +33,8 @@ def test_every_public_name_is_there_and_no_other() -> None:
         assert getattr(glimpse, name) is not None
     with pytest.raises(AttributeError, match="module 'glimpse' has no attribute 'nothing'"):
         glimpse.nothing  # noqa: B018
+
+
+def test_loading_the_default_weights_gives_no_warning() -> None:
+    code = "import glimpse, warnings\nfrom glimpse import model\nwarnings.simplefilter('error')\n"
+    assert python(code + "print(type(glimpse.load('default')).__name__)") == "Model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -66,7 +67,7 @@ def test_search_prints_and_writes_what_the_function_finds(run: Run) -> None:
         *("search", "--query", query, "--gallery", "drawn/bounding_box_test", "--weights", "qpm.safetensors"),
         *("--top", "3", "--visible", "0,0,64,48", "--json", "hits.json", "--report", "hits.html"),
     )
-    assert (code, err.strip()) == (0, "report: hits.html")
+    assert (code, err.strip()) == (0, "json: hits.json\nreport: hits.html")
     result = search(load("qpm.safetensors"), query, "drawn/bounding_box_test", top=3, visible=(0, 0, 64, 48))
     for hit in result:
         assert re.search(rf"│ {hit.rank} +│ {re.escape(hit.path)} +│ {hit.distance:.3f}", out)
@@ -102,7 +103,7 @@ def test_evaluate_prints_and_writes(run: Run) -> None:
         *("--occlude", "object", "--sides", "top", "--fractions", "0.3", "--prompted", "--quality", "--queries", "3"),
         *("--json", "r.json", "--report", "page", "--lists", "4"),
     )
-    assert (code, err.strip()) == (0, "report: page/index.html")
+    assert (code, err.strip()) == (0, "json: r.json\nreport: page/index.html")
     assert "object over 30 %, prompted" in out
     written = json.loads(Path("r.json").read_text())
     assert written["command"].startswith("glimpse evaluate --data market1501:drawn")
@@ -165,13 +166,19 @@ EVALUATE = ("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetens
         ((*SEARCH, "--weights", "broken.safetensors"), "broken.safetensors"),
         ((*SEARCH, "--weights", "nothing"), "nothing: is neither a file nor installed weights"),
         ((*SEARCH, "--option", "gamma"), "--option: 'gamma' is not KEY=VALUE"),
-        ((*SEARCH, "--option", "colour=1"), "does not take ['colour']"),
+        ((*SEARCH, "--option", "colour=1"), "has no option 'colour'.\nremedy: its options are gamma, neighbours"),
+        ((*SEARCH, "--option", "gamma=abc"), "option 'gamma' cannot be 'abc' (input should be a valid number"),
+        ((*SEARCH, "--option", "gamma=2"), "gamma: 2.0 is not a share"),
+        ((*SEARCH, "--option", "neighbours=2.5"), "option 'neighbours' cannot be 2.5"),
+        ((*SEARCH, "--weights", "baseline.safetensors", "--option", "gamma=1"), "it has no options: leave them out"),
         ((*SEARCH, "--option", "gamma=1", "--option", "gamma=1"), "--option: 'gamma' is given twice"),
         ((*SEARCH, "--json", "empty"), "empty: is a folder, and a file is to be written there"),
         ((*SEARCH, "--report", "broken.safetensors/x.html"), "broken.safetensors: is a file, and a folder is needed"),
         (("embed", "drawn/query", "--out", "new.bin"), "--out: 'new.bin' does not end in .safetensors"),
         ((*EVALUATE, "--data", "market15:drawn"), "market15:drawn: there is no kind of dataset 'market15'"),
         ((*EVALUATE, "--prompted"), "--occlude: is not given, and --prompted"),
+        ((*EVALUATE, "--sides", "top"), "--occlude: is not given, and --sides needs it"),
+        ((*EVALUATE, "--fractions", "0.5", "--queries", "3"), "is not given, and --fractions and --queries need it"),
         ((*EVALUATE, "--occlude", "fog"), "--occlude: 'fog' is none of them"),
         ((*EVALUATE, "--occlude", "grey", "--sides", "front"), "--sides: 'front' is none of them"),
         ((*EVALUATE, "--occlude", "grey", "--fractions", "half"), "--fractions: 'half' is not a number"),
@@ -184,7 +191,7 @@ EVALUATE = ("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetens
         ),
         (
             ("train", "pcb", "--data", "market1501:drawn", "--out", "new", "--set", "colour=1"),
-            "field 'colour': extra inputs are not permitted",
+            "there is no field 'colour'",
         ),
         (("data", "check", "folder:nowhere"), "nowhere: does not exist"),
         (("data", "draw", "drawn"), "drawn: "),
@@ -200,6 +207,52 @@ def test_mistakes_are_one_message_and_code_2(run: Run, arguments: tuple[str, ...
     assert "\nremedy: " in err
     assert "Traceback" not in err
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--json", "q.png"), "q.png: is an input of this command"),
+        (("--report", "link.png"), "link.png: is an input of this command"),
+        (("--json", "qpm.json"), "qpm.json: is an input of this command"),
+        (("--json", "mask.png", "--visible", "mask.png"), "mask.png: is an input of this command"),
+        (("--json", "crops/a.png"), "crops/a.png: is one of the crops"),
+        (("--json", "pipe"), "pipe: is a pipe, a socket or a device"),
+        (("--json", "/dev/null"), "/dev/null: is a pipe, a socket or a device"),
+        (("--json", "new", "--report", "new"), "new: is to hold two results"),
+        (("--json", "/proc/new"), "cannot be written to"),
+        (("--json", "a" * 300), "File name too long"),
+    ],
+)
+def test_a_result_never_takes_the_place_of_an_input(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    Path("crops").mkdir()
+    for name in ("q.png", "crops/a.png", "mask.png"):
+        shutil.copy(first_query(), name)
+    Path("link.png").symlink_to("q.png")
+    os.mkfifo("pipe")
+    before = {path: path.lstat() for path in Path().rglob("*")}
+    command = ("search", "--query", "q.png", "--gallery", "crops", "--weights", "qpm.safetensors")
+    code, _, err = run(*command, *arguments)
+    assert code == 2
+    assert message in err
+    after = {path: path.lstat() for path in Path().rglob("*")}
+    assert after.keys() == before.keys()
+    assert all(after[path].st_ino == before[path].st_ino for path in before)
+
+
+def test_embed_writes_over_galleries_only(run: Run) -> None:
+    arguments = ("embed", "drawn/query", "--weights", "qpm.safetensors", "--out")
+    weights = Path("baseline.safetensors").read_bytes()
+    code, _, err = run(*arguments, "baseline.safetensors")
+    assert code == 2
+    assert "baseline.safetensors: is there already and is not an embedding of glimpse" in err
+    assert Path("baseline.safetensors").read_bytes() == weights
+    Path("notes.json").write_text("{}")
+    code, _, err = run(*arguments, "notes.safetensors")
+    assert code == 2
+    assert "notes.json: is there already and is not a list of embedded crops" in err
+    assert run(*arguments, "g.safetensors")[0] == 0
+    assert run(*arguments, "g.safetensors")[0] == 0
 
 
 def test_usage_errors_are_code_2(run: Run) -> None:

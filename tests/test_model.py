@@ -315,7 +315,7 @@ def test_settings_that_do_not_exist_are_refused(patches):
 
 def test_distance_takes_the_methods_options_only(patches):
     assert made().distance(gamma=0.5, neighbours=3).n == 3
-    with pytest.raises(ConfigError, match=r"distance of 'baseline': does not take \['gamma'\]"):
+    with pytest.raises(ConfigError, match=r"distance of 'baseline': has no option 'gamma'"):
         made("baseline").distance(gamma=0.5)
 
 

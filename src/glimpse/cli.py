@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from rich.table import Table
 
 from glimpse import __version__
 from glimpse.errors import ConfigError, GlimpseError
-from glimpse.files import write_text
+from glimpse.files import check_target, write_text
 
 if TYPE_CHECKING:
     from glimpse.search import SearchResult
@@ -92,7 +93,8 @@ def search(
     from glimpse.search import search, write_report
 
     options = _pairs(option, "--option")
-    _writable_file(report, json_file)
+    inputs = [query, gallery, *_beside(gallery), Path(weights), *_beside(weights)]
+    _check_outputs([json_file, report], [*inputs, *([Path(visible)] if visible is not None else [])])
     model = load(weights)
     with _progress("embedding the gallery") as advance:
         result = search(
@@ -101,6 +103,7 @@ def search(
     _print_hits(result)
     if json_file is not None:
         write_text(json_file, json.dumps(result.to_json(), indent=1) + "\n")
+        _say(f"json: {json_file}")
     if report is not None:
         write_report(report, [result], model.regions, command=_command())
         _say(f"report: {report}")
@@ -116,17 +119,19 @@ def embed(
     """Embed the crops of a folder once, for many searches."""
     from glimpse.model import load
     from glimpse.search import embed_gallery
+    from glimpse.search.gallery import check_overwrite, listing_path
 
     if out_file.suffix != ".safetensors":
         raise ConfigError("--out", f"'{out_file}' does not end in .safetensors", "call it crops.safetensors")
-    _writable_file(out_file)
+    _check_outputs([out_file, listing_path(out_file)], [folder, Path(weights), *_beside(weights)])
+    check_overwrite(out_file)
     model = load(weights)
     with _progress("embedding") as advance:
         stored = embed_gallery(model, folder, skip_bad=skip_bad, progress=advance)
     listing = stored.save(out_file)
     _print_skipped(stored.skipped)
     out.print(
-        f"{len(stored.samples)} crops, {stored.embedding.bytes_per_row} bytes each: "
+        f"{_count(len(stored.samples), 'crop')}, {stored.embedding.bytes_per_row} bytes each: "
         f"{escape(str(out_file))}, {escape(str(listing))}",
         highlight=False,
         soft_wrap=True,
@@ -142,9 +147,11 @@ def evaluate(
         typer.Option(metavar="KIND", help="Also cover the queries: object, person or grey; can be repeated."),
     ] = None,
     sides: Annotated[
-        str, typer.Option(help="Where the occluder stands, separated by commas.")
-    ] = "top,bottom,left,right",
-    fractions: Annotated[str, typer.Option(help="Shares of the query to cover, separated by commas.")] = "0.2,0.4,0.6",
+        str | None, typer.Option(help="Where the occluder stands, separated by commas; all four sides if not given.")
+    ] = None,
+    fractions: Annotated[
+        str | None, typer.Option(help="Shares of the query to cover, separated by commas; 0.2,0.4,0.6 if not given.")
+    ] = None,
     prompted: Annotated[
         bool, typer.Option("--prompted", help="Cover them once more with a prompt that says what is visible.")
     ] = False,
@@ -179,16 +186,25 @@ def evaluate(
     if occlude:
         plan = OcclusionPlan(
             kinds=_choices(occlude, "--occlude", OCCLUDERS),
-            sides=_choices(sides.split(","), "--sides", SIDES),
-            fractions=tuple(_number(text, "--fractions") for text in fractions.split(",")),
+            sides=SIDES if sides is None else _choices(sides.split(","), "--sides", SIDES),
+            fractions=tuple(_number(text, "--fractions") for text in (fractions or "0.2,0.4,0.6").split(",")),
             prompted=(False, True) if prompted else (False,),
             queries=queries,
             quality=quality,
         )
-    elif prompted or quality or queries is not None:
-        raise ConfigError("--occlude", "is not given, and --prompted, --quality and --queries need it", "name a kind")
-    _writable_file(json_file)
+    else:
+        needing = {
+            "--sides": sides, "--fractions": fractions, "--prompted": prompted or None, "--queries": queries,
+            "--sources": sources, "--quality": quality or None,
+        }  # fmt: skip
+        given = [name for name, value in needing.items() if value is not None]
+        if given:
+            cause = f"is not given, and {' and '.join(given)} {'needs' if len(given) == 1 else 'need'} it"
+            raise ConfigError("--occlude", cause, f"name a kind: {', '.join(OCCLUDERS)}")
+    inputs = [*_data_paths(data, sources), Path(weights), *_beside(weights), *([prompts] if prompts else [])]
+    pages = [report / "index.html", report / "result.json"] if report is not None else []
     _writable_folder(report)
+    _check_outputs([json_file, *pages], inputs)
     dataset = open_dataset(data, skip_bad=skip_bad)
     with _progress("embedding") as advance:
         found = evaluate_dataset(
@@ -209,6 +225,7 @@ def evaluate(
     _print_skipped(found.bad)
     if json_file is not None:
         write_text(json_file, found.to_json())
+        _say(f"json: {json_file}")
     if report is not None:
         _say(f"report: {write_report(report, [found], queries=lists)}")
 
@@ -379,9 +396,11 @@ def _print_hits(result: SearchResult) -> None:
         "rank",
         "crop",
         "distance",
-        title=escape(f"{result.query} in {result.gallery} ({result.gallery_size} crops), with {result.made_by}"),
+        title=escape(
+            f"{result.query} in {result.gallery} ({_count(result.gallery_size, 'crop')}), with {result.made_by}"
+        ),
         title_justify="left",
-        caption="per part: distance, × weight in the query times weight in the crop",
+        caption="per part: its own distance, and its share of the pair's distance",
         caption_justify="left",
     )
     for part in result.hits[0].parts if result.hits else ():
@@ -389,9 +408,7 @@ def _print_hits(result: SearchResult) -> None:
     table.add_column("not compared")
     for hit in result:
         cells = [
-            f"{part.distance:.3f}\n[dim]×{part.query_weight * part.gallery_weight:.2f}[/]"
-            if part.distance is not None
-            else "–"
+            f"{part.distance:.3f}\n[dim]{100 * part.share:.0f} %[/]" if part.distance is not None else "–"
             for part in hit.parts
         ]
         table.add_row(
@@ -433,25 +450,56 @@ def _number(text: str, where: str) -> float:
         raise ConfigError(where, f"'{text}' is not a number", "write such as 0.2,0.4") from None
 
 
-def _writable_file(*paths: Path | None) -> None:
-    """Find out before the work, not after it, that a result could not be written."""
-    for path in paths:
+def _beside(path: str | Path) -> list[Path]:
+    """The card or list that lies beside a .safetensors file."""
+    return [Path(path).with_suffix(".json")] if str(path).endswith(".safetensors") else []
+
+
+def _data_paths(*specs: str | None) -> list[Path]:
+    """Paths of datasets given as KIND:PATH."""
+    return [Path(spec.partition(":")[2]) for spec in specs if spec is not None and ":" in spec]
+
+
+def _check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path]) -> None:
+    """Find out before the work, not after it, that a result could not be written or would destroy what is read."""
+    from glimpse.data.stores import is_image
+
+    read = [os.path.realpath(path) for path in inputs]
+    taken: set[str] = set()
+    for path in outputs:
         if path is None:
             continue
-        if path.is_dir():
-            raise ConfigError(path, "is a folder, and a file is to be written there", "give the name of a file")
-        _writable_folder(path.parent)
+        check_target(path)
+        real = os.path.realpath(path)
+        if real in read:
+            raise ConfigError(path, "is an input of this command and would be overwritten", "write to another file")
+        if os.path.exists(real) and is_image(real) and any(real.startswith(folder + os.sep) for folder in read):
+            raise ConfigError(path, "is one of the crops and would be overwritten", "write to another file")
+        if real in taken:
+            raise ConfigError(path, "is to hold two results", "give each its own file")
+        taken.add(real)
+        _writable_folder(Path(real).parent)
 
 
 def _writable_folder(path: Path | None) -> None:
     """The same for a folder, which may have to be made."""
     if path is None:
         return
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not there.is_dir():
-        raise ConfigError(there, "is a file, and a folder is needed there", "choose another place")
-    if not os.access(there, os.W_OK):
-        raise ConfigError(there, "cannot be written to", "choose a folder you can write to")
+    try:
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not there.is_dir():
+            raise ConfigError(there, "is a file, and a folder is needed there", "choose another place")
+        # Rights alone do not tell: a file system may be read-only or full.
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        cause = f"cannot be written to ({error.strerror})"
+        raise ConfigError(path, cause, "choose a folder you can write to") from error
+
+
+def _count(number: int, what: str) -> str:
+    """A number with its noun, such as `1 crop` or `2,000 crops`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _say(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +12,33 @@ from pathlib import Path
 from glimpse.errors import ConfigError
 
 
+def check_target(path: str | Path) -> None:
+    """Refuse to replace what is no ordinary file.
+
+    Raises:
+        ConfigError: `path` is a folder, a pipe, a socket or a device, or cannot be looked at.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):  # said where the folder is made
+        return
+    except OSError as error:
+        raise ConfigError(path, f"cannot be written ({error.strerror})", "give the name of a file") from error
+    if stat.S_ISDIR(mode):
+        raise ConfigError(path, "is a folder, and a file is to be written there", "give the name of a file")
+    if not stat.S_ISREG(mode):
+        raise ConfigError(path, "is a pipe, a socket or a device, which is not replaced", "give the name of a file")
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    On an error the temporary file is removed and `path` is left as it was.
+    On an error the temporary file is removed and `path` is left as it was. Where `path` is a link, the file it leads to
+    is written and the link stays.
 
     Raises:
-        ConfigError: the folder of `path` cannot be made or written to.
+        ConfigError: `path` is there and is no ordinary file, or its folder cannot be made or written to.
 
     >>> import tempfile; folder = Path(tempfile.mkdtemp())
     >>> with atomic(folder / "a.txt") as draft:
@@ -26,13 +46,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
     >>> [p.name for p in folder.iterdir()]
     ['a.txt']
     """
-    target = Path(path)
+    check_target(path)
+    target = Path(os.path.realpath(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=Path(path).suffix)
     except OSError as error:
         cause = f"cannot be written ({error.strerror})"
-        raise ConfigError(target, cause, "choose a folder you can write to") from error
+        raise ConfigError(path, cause, "choose a folder you can write to") from error
     os.close(handle)
     draft = Path(name)
     try:

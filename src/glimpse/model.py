@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args, get_type_hints
 
+import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -159,29 +161,42 @@ class Model:
             options: its test-time options, such as `gamma` and `neighbours` of QPM.
 
         Raises:
-            ConfigError: the method has no such option.
+            ConfigError: the method has no such option, or a value is none that it takes.
         """
-        try:
-            return self.method.distance(**options)
-        except TypeError as error:
-            raise ConfigError(
-                f"distance of '{self.card.method}'",
-                f"does not take {sorted(options)}",
-                "see the method's page for its options",
-            ) from error
+        where = f"distance of '{self.card.method}'"
+        known = list(inspect.signature(self.method.distance).parameters)
+        types = get_type_hints(type(self.method).distance)
+        checked: dict[str, Any] = {}
+        for name, value in options.items():
+            if name not in known:
+                remedy = f"its options are {', '.join(known)}" if known else "it has no options: leave them out"
+                raise ConfigError(where, f"has no option '{name}'", remedy)
+            try:
+                checked[name] = TypeAdapter(types[name]).validate_python(value)
+            except ValidationError as error:
+                said = error.errors()[0]["msg"]
+                cause = f"option '{name}' cannot be {value!r} ({said[0].lower()}{said[1:]})"
+                raise ConfigError(where, cause, f"give {name} such a value") from error
+        return self.method.distance(**checked)
 
     def embed(self, images: Iterable[Image.Image], visible: Iterable[Visible | None] | None = None) -> Embedding:
         """Embed crops.
 
         Args:
-            images: PIL images of any size.
+            images: PIL images of any size, or arrays `[h, w, 3]` of uint8.
             visible: for each, the region that is the person: a box `(x0, y0, x1, y1)` or a mask `[h, w]` in pixels of
                 the crop, or `None` for the whole crop.
 
         Raises:
-            DataError: there is no image, there are not as many regions as images, or a region does not fit its crop.
+            DataError: there is no image, one is no picture, there are not as many regions as images, or a region does
+                not fit its crop.
         """
-        rows = [self._pass(batch) for batch in self._batches(_side_by_side(images, visible))]
+        try:
+            pictures = (as_picture(image, f"image {row}") for row, image in enumerate(images))
+        except TypeError as error:
+            cause = f"{type(images).__name__} is not a list of pictures"
+            raise DataError("images", cause, "give a list, such as [image]") from error
+        rows = [self._pass(batch) for batch in self._batches(_side_by_side(pictures, visible))]
         if not rows:
             raise DataError("images", "there is nothing to embed", "give at least one crop")
         return Embedding.cat(rows)
@@ -268,6 +283,23 @@ class Model:
             for_search: leave out the classifiers and store half precision: what matching needs, at half the size.
         """
         save(self.method, self.card, path, for_search=for_search)
+
+
+def as_picture(image: object, where: str) -> Image.Image:
+    """A PIL image as it is, or an array `[h, w, 3]` of uint8 as a picture.
+
+    Raises:
+        DataError: it is neither; `where` names it.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return Image.fromarray(np.ascontiguousarray(image))
+        kind = f"an array {list(image.shape)} of {image.dtype}"
+    else:
+        kind = "None" if image is None else f"of type {type(image).__name__}"
+    raise DataError(where, f"is {kind}, and not a picture", "give a PIL image or an array [h, w, 3] of uint8 (RGB)")
 
 
 def _side_by_side(

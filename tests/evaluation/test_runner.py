@@ -91,13 +91,19 @@ def test_prompts_reach_their_crops_only(model, partial) -> None:
     assert report.query["weights"][1].tolist() == [0, 0, 1, 1]
     assert report.gallery["weights"][3].tolist() == [1, 0, 0, 0]
     assert (report.query["weights"][2:] == 1).all()
-    assert "1 queries and 1 gallery crops came with a prompt." in report.notes
-    assert "as it is, prompted" in printed(report)
+    assert "1 of 36 queries and 1 of 36 gallery crops came with a prompt." in report.notes
+    assert "as it is, 1 of 36 prompted" in printed(report)
 
 
 def test_a_prompt_without_a_crop_stops_before_any_work(model, partial) -> None:
     with pytest.raises(DataError, match="there is no such crop"):
         evaluate_dataset(model, partial, prompts={"nobody.png": (0, 0, 1, 1)})
+    assert not model.calls
+
+
+def test_a_box_outside_its_crop_stops_before_any_work(model, partial) -> None:
+    with pytest.raises(ConfigError, match=r"query/001_1.png: the box 0,0,16,99 leaves the crop, which is 16 x 32"):
+        evaluate_dataset(model, partial, prompts={"query/001_1.png": (0, 0, 16, 99)})
     assert not model.calls
 
 

@@ -266,3 +266,29 @@ def test_json_is_plain(model: Any, query: Path, crops: Path) -> None:
     assert record["weights"] == "colour@1"
     assert [hit["rank"] for hit in record["hits"]] == [1, 2, 3]
     assert {part["name"] for part in record["hits"][0]["parts"]} == {"strip 1", "strip 2", "strip 3", "strip 4"}
+
+
+def test_a_gallery_of_the_query_alone_is_said_so(model: ColourModel, tmp_path: Path) -> None:
+    crop(R, B).save(tmp_path / "only.png")
+    with pytest.raises(DataError, match="holds nothing but the query itself"):
+        search(model, tmp_path / "only.png", tmp_path)
+
+
+def test_an_array_is_a_query(model: ColourModel, crops: Path) -> None:
+    picture = crop(R, R, B, B)
+    given, expected = search(model, np.asarray(picture), crops), search(model, picture, crops)
+    assert [(hit.path, hit.distance) for hit in given] == [(hit.path, hit.distance) for hit in expected]
+
+
+@pytest.mark.parametrize("query", [None, 7, [None], np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8)])
+def test_what_is_no_query_is_said_so(model: ColourModel, crops: Path, query: Any) -> None:
+    with pytest.raises(DataError, match=r"query: is .*array \[h, w, 3\] of uint8"):
+        search(model, query, crops)
+    assert model.embedded == 0
+
+
+def test_a_bad_query_cannot_be_skipped(model: ColourModel, crops: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        search(model, tmp_path / "bad.png", crops)
+    assert "skip" not in str(error.value)

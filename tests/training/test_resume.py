@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -31,7 +32,7 @@ train(Recipe.model_validate_json(sys.argv[1]), "market1501:" + sys.argv[2], sys.
 """
 
 
-def _recipe(small: Any) -> Recipe:
+def _recipe(small: Any, workers: int) -> Recipe:
     """All that is random: dropout, prompts, occluders, the order of crops; and a rate that changes at every step."""
     optimiser = {"kind": "adamw", "lr": 2e-3, "schedule": "cosine", "warmup": 0.5}
     ide = {"name": "ide", "epochs": 1, "method": "baseline", "options": {"triplet": False}, "optimiser": optimiser}
@@ -43,6 +44,7 @@ def _recipe(small: Any) -> Recipe:
         transforms={"size": [64, 32], "pad": 2, "occlusion": {"p": 0.5}},
         sampling={"people": 2, "crops": 2},
         validation={"identities": 2},
+        workers=workers,
     )
     return recipe
 
@@ -59,8 +61,11 @@ def _train(recipe: Recipe, drawn: Path, out: Path, killed_at: int = -1) -> subpr
     )
 
 
-def test_a_killed_training_ends_where_an_unbroken_one_does(small: Any, drawn: Path, tmp_path: Path) -> None:
-    recipe = _recipe(small)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_training_ends_where_an_unbroken_one_does(
+    workers: int, small: Any, drawn: Path, tmp_path: Path
+) -> None:
+    recipe = _recipe(small, workers)
     whole, out = tmp_path / "whole", tmp_path / "broken"
     unbroken = _train(recipe, drawn, whole)
     assert unbroken.returncode == 0, unbroken.stderr

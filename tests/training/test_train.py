@@ -17,8 +17,10 @@ from torch import Tensor
 
 import glimpse
 from glimpse.data import Dataset, PKSampler, holdout, open_dataset
-from glimpse.errors import ConfigError, DataError
+from glimpse.errors import ConfigError, DataError, WeightsError
 from glimpse.training import Recipe, Trained, train
+from glimpse.training.crops import Seeded
+from glimpse.training.module import StageModule
 
 SLOW = {"kind": "adamw", "lr": 1e-3}
 HEADS = {"name": "heads", "epochs": 1, "cached": 2, "prompt": 0.5, "optimiser": SLOW}
@@ -65,6 +67,7 @@ def test_the_folder_holds_weights_cards_logs_and_the_recipe(qpm: tuple[Recipe, T
         "best.json",
         "best.safetensors",
         "cache",
+        "data.json",
         "last.json",
         "last.safetensors",
         "logs",
@@ -153,6 +156,8 @@ def test_a_finished_training_is_not_done_again(qpm: tuple[Recipe, Trained], peop
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     again = train(recipe, people, out, progress=False)
     assert (again.best, again.metrics) == (trained.best, trained.metrics)
+    assert [note for note in again.notes if "finished already" in note]
+    assert not [note for note in trained.notes if "finished already" in note]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -163,6 +168,99 @@ def test_another_recipe_in_the_same_folder_is_refused(qpm: tuple[Recipe, Trained
         train(other, people, trained.last.parent, progress=False)
     with pytest.raises(ConfigError, match="is not an empty folder"):
         train(recipe, people, trained.last.parent, resume=False, progress=False)
+
+
+def test_other_data_in_the_same_folder_is_refused(qpm: tuple[Recipe, Trained], people: Dataset) -> None:
+    recipe, trained = qpm
+    out = trained.last.parent
+    first, *others = people.train
+    for other in (
+        replace(people, train=tuple(others)),
+        replace(people, train=(replace(first, pid=others[-1].pid), *others)),
+        replace(people, name="others"),
+    ):
+        with pytest.raises(ConfigError, match=r"holds a training on other data .*24 crops; now") as told:
+            train(recipe, other, out, progress=False)
+        assert told.value.where == str(out)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "said"),
+    [
+        ({"validation": {"identities": 6}}, ConfigError, r"^validation\.identities: 6 of 6 people"),
+        ({"sampling": {"people": 50, "crops": 2}}, DataError, r"^sampling\.people=50: 6 people can be used"),
+        (
+            {"stages": [{"epochs": 1, "sampling": {"people": 50, "crops": 2}}]},
+            DataError,
+            r"^stages\.0\.sampling\.people=50: ",
+        ),
+        ({"stages": [{"epochs": 1, "freeze": ["stm"]}]}, ConfigError, r"no part 'stm'"),
+        (
+            {"start": "no.safetensors", "backbone": "resnet50"},
+            WeightsError,
+            r"^field 'start': 'no\.safetensors': there is no such file.*resnet50, or `imagenet` or `scratch`",
+        ),
+        (
+            {"start": "no.safetensors", "backbone": "osnet_lct_x1_0"},
+            WeightsError,
+            r"^field 'start': .*such as .*default\.safetensors\), or `scratch`",
+        ),
+    ],
+)
+def test_a_training_that_cannot_begin_leaves_the_folder_free(
+    wrong: dict[str, Any], kind: type[Exception], said: str, small: Any, people: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=said):
+        train(small(**wrong), people, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_held_out_can_be_corrected_in_the_same_folder(small: Any, people: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"validation\.identities"):
+        train(small(validation={"identities": 50}), people, out, progress=False)
+    assert train(small(validation={"identities": 2}), people, out, progress=False).best.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_each_epoch_draws_batches_of_its_own(
+    workers: int, small: Any, people: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    step = StageModule.training_step
+
+    def noted(self: StageModule, batch: Any, index: int) -> Tensor:
+        seen.append(batch[3].tolist())
+        return step(self, batch, index)
+
+    monkeypatch.setattr(StageModule, "training_step", noted)
+    recipe = small("baseline", [{"epochs": 3}], sampling={"people": 0, "crops": 8}, workers=workers)
+    train(recipe, people, tmp_path / "run", progress=False)
+    wanted = []
+    for epoch in range(3):
+        sampler = Seeded(len(people.train), None, 8, recipe.seed)
+        sampler.set_epoch(epoch)
+        wanted += [[row for row, _ in batch] for batch in sampler]
+    assert seen == wanted
+    assert seen[:3] != seen[3:6]
+
+
+def test_a_folder_with_nothing_but_a_recipe_can_be_had_by_another(small: Any, people: Dataset, tmp_path: Path) -> None:
+    first, second = small(seed=1), small(seed=2)
+    (tmp_path / "recipe.json").write_text(first.model_dump_json())
+    (tmp_path / "data.json").write_text("{}")
+    (tmp_path / "cache").mkdir()
+    train(second, people, tmp_path, progress=False)
+    assert Recipe.model_validate_json((tmp_path / "recipe.json").read_text()) == second
+    assert json.loads((tmp_path / "data.json").read_text())["crops"] == "24"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"flour": 500}'])
+def test_a_recipe_of_another_kind_is_left_alone(content: str, small: Any, people: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(content)
+    with pytest.raises(ConfigError):
+        train(small(), people, tmp_path, progress=False)
+    assert (tmp_path / "recipe.json").read_text() == content
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(small: Any, people: Dataset, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from glimpse.data.images import read_image
 from glimpse.data.samples import Sample
 from glimpse.errors import ConfigError, DataError
 
@@ -65,6 +66,30 @@ def _box(cells: Sequence[str], where: str) -> Box:
             where, f"{x0:g},{y0:g},{x1:g},{y1:g} is no box", "give 0 <= x0 < x1 and 0 <= y0 < y1 in pixels"
         )
     return x0, y0, x1, y1
+
+
+def check_boxes(boxes: Mapping[int, Box], samples: Sequence[Sample]) -> None:
+    """Check that every box lies in its crop; crops that cannot be read are left to those who read them.
+
+    Args:
+        boxes: row in `samples` -> box.
+        samples: the crops.
+
+    Raises:
+        ConfigError: a box leaves its crop.
+    """
+    for row, (x0, y0, x1, y1) in boxes.items():
+        try:
+            width, height = read_image(samples[row]).size
+        except DataError:
+            continue
+        if x1 > width or y1 > height:
+            raise ConfigError(
+                f"prompt of {samples[row].path}",
+                f"the box {x0:g},{y0:g},{x1:g},{y1:g} leaves the crop, which is {width} x {height} pixels "
+                "(width x height)",
+                "give x0,y0,x1,y1 in pixels of the crop",
+            )
 
 
 def match_prompts(prompts: Mapping[str, Box], samples: Sequence[Sample]) -> dict[int, Box]:

@@ -85,7 +85,8 @@ def render_report(
         "evaluation.html",
         {
             "title": title or f"{first.made_by} on {first.dataset.name}",
-            "lead": f"{first.protocol.queries:,} queries, {first.protocol.gallery:,} gallery crops. "
+            "lead": f"{first.protocol.queries:,} {'query' if first.protocol.queries == 1 else 'queries'}, "
+            f"{first.protocol.gallery:,} gallery {'crop' if first.protocol.gallery == 1 else 'crops'}. "
             "Intervals are 95 %, bootstrapped over queries.",
             "version": first.version,
             "made_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -104,6 +105,7 @@ def render_report(
             "hardest": [ranked_list(first, row, hits) for row in hardest],
             "seed": first.seed,
             "opened": False,
+            "learned": any(_learned(report) for report in reports),
         },
     )
 
@@ -168,6 +170,15 @@ def _summary(report: Report, query: int) -> str:
     return f"first match at rank {report.result.first[row]}, AP {100 * report.result.ap[row]:.1f} %, {some}"
 
 
+def _learned(report: Report) -> bool:
+    """Whether parts have weights that no prompt gave them."""
+    if "weights" not in report.gallery.names:
+        return False
+    told = list(report.gallery_prompts)
+    lowest = report.gallery["weights"].flatten(1).amin(1)
+    return any(weight < 0.999 for row, weight in enumerate(lowest.tolist()) if row not in told)
+
+
 def _label(sample: Sample) -> str:
     person = {-1: "junk", 0: "distractor"}.get(sample.pid, f"person {sample.pid}")
     return person if sample.camid is None else f"{person} · cam {sample.camid}"
@@ -221,7 +232,8 @@ def _row(model: str, setting: str, queries: int, metrics: Metrics) -> _Row:
 
 def _rows(name: str, report: Report) -> Iterator[_Row]:
     summary = report.result.summary
-    yield _row(name, "as they are, prompted" if report.prompts else "as they are", summary.queries, summary.metrics)
+    told = f", {len(report.prompts):,} of {len(report.dataset.query):,} prompted" if report.prompts else ""
+    yield _row(name, f"as they are{told}", summary.queries, summary.metrics)
     if report.single_shot is not None:
         record = report.single_shot.record()
         trials = record.query_crops * record.gallery_crops

@@ -28,7 +28,7 @@ from glimpse.evaluation.occluded import (
     occlusion_suite,
     read_sources,
 )
-from glimpse.evaluation.prompts import Box, match_prompts
+from glimpse.evaluation.prompts import Box, check_boxes, match_prompts
 from glimpse.evaluation.quality import Quality, quality_auc
 from glimpse.evaluation.records import (
     DatasetRecord,
@@ -170,13 +170,19 @@ class Report:
         """What a reader has to know: what was dropped or decided, one sentence each."""
         said = [*self.dataset.notes, *self.protocol.lines]
         if self.bad:
-            said.append(f"{len(self.bad):,} crops could not be read and were left out (first: {self.bad[0].where}).")
+            some = (
+                "1 crop could not be read and was"
+                if len(self.bad) == 1
+                else f"{len(self.bad):,} crops could not be read and were"
+            )
+            said.append(f"{some} left out (first: {self.bad[0].where}).")
             if self.dataset.protocol.per_identity is not None:
                 said.append("Single-shot trials need all crops of everybody, so there are none.")
         prompted = len(self.prompts) + len(self.gallery_prompts)
         if prompted:
             said.append(
-                f"{len(self.prompts):,} queries and {len(self.gallery_prompts):,} gallery crops came with a prompt."
+                f"{len(self.prompts):,} of {len(self.dataset.query):,} queries and {len(self.gallery_prompts):,} of "
+                f"{len(self.dataset.gallery):,} gallery crops came with a prompt."
             )
         return tuple(said)
 
@@ -286,7 +292,7 @@ def evaluate_dataset(
 
     Raises:
         DataError: a crop cannot be read, a split is empty, no query has a match, or a prompt fits no crop.
-        ConfigError: an option is not valid.
+        ConfigError: an option is not valid, or a prompt's box leaves its crop.
         EmbeddingError: the model gives embeddings that its distance cannot compare.
     """
     dataset = replace(dataset, query=dataset.split(split), gallery=dataset.split("gallery"))
@@ -294,6 +300,7 @@ def evaluate_dataset(
     # All that can be wrong with labels, prompts and sources is found before the minutes of embedding.
     dataset.protocol.relevance(dataset.query, dataset.gallery)
     boxes = match_prompts(prompts or {}, [*dataset.query, *dataset.gallery])
+    check_boxes(boxes, [*dataset.query, *dataset.gallery])
     if not sources:
         sources = dataset.train
     if occlusion is not None:
@@ -459,7 +466,8 @@ def table(report: Report) -> Table:
         )
 
     summary = report.result.summary
-    add("as it is, prompted" if report.prompts else "as it is", summary.queries, summary.metrics)
+    told = f", {len(report.prompts):,} of {len(report.dataset.query):,} prompted" if report.prompts else ""
+    add(f"as it is{told}", summary.queries, summary.metrics)
     if report.single_shot is not None:
         record = report.single_shot.record()
         trials = record.query_crops * record.gallery_crops

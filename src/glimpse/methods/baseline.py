@@ -7,7 +7,7 @@ is the IDE model (Zheng et al., arXiv 1610.02984) from which QPM is fine-tuned.
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from glimpse.backbones import Backbone
@@ -15,7 +15,7 @@ from glimpse.embedding import Embedding
 from glimpse.matching import GlobalDistance
 from glimpse.matching.kernels import cosine_distance
 from glimpse.methods.method import Method, Outputs, Region
-from glimpse.methods.parts import BNNeck, batch_hard, cells, global_mean
+from glimpse.methods.parts import BNNeck, Classifier, batch_hard, cells, global_mean
 
 
 class BaselineOptions(BaseModel):
@@ -51,8 +51,7 @@ class Baseline(Method):
         self.options = options or BaselineOptions()
         self.backbone = backbone
         self.neck = BNNeck(backbone.channels)
-        self.classifier = nn.Linear(backbone.channels, ids, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
+        self.classifier = Classifier(backbone.channels, ids)
 
     def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
         """`pooled` and `globals`, each `[n, c]`."""

@@ -66,6 +66,19 @@ class BNNeck(nn.BatchNorm1d):
         self.bias.requires_grad_(False)
 
 
+class Classifier(nn.Linear):
+    """A bias-free linear classifier: `[n, d]` -> logits `[n, ids]`; with 0 identities there is nothing to draw."""
+
+    def __init__(self, width: int, ids: int) -> None:
+        super().__init__(width, ids, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Small random weights."""
+        if self.out_features:
+            super().reset_parameters()  # keeps the random numbers of what is made after it
+            nn.init.normal_(self.weight, std=0.001)
+
+
 class Classifiers(nn.Module):
     """K bias-free linear classifiers, one per part: `[n, K, d]` -> logits `[n, K, ids]`."""
 

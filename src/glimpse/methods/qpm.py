@@ -20,7 +20,15 @@ from glimpse.matching import Cascade, GlobalDistance, MixedDistance, PairGlobalD
 from glimpse.matching.distance import Distance
 from glimpse.matching.kernels import cosine_distance, pair_global_distance, part_distance
 from glimpse.methods.method import Method, Outputs, Region, strips_of
-from glimpse.methods.parts import Classifiers, batch_hard, cells, part_cross_entropy, strip_means, strip_shares
+from glimpse.methods.parts import (
+    Classifier,
+    Classifiers,
+    batch_hard,
+    cells,
+    part_cross_entropy,
+    strip_means,
+    strip_shares,
+)
 
 Row = Literal["baseline", "baseline+triplet", "part", "gap", "gap+isa", "si", "agfe", "agfe+isa", "qpm"]
 
@@ -172,13 +180,11 @@ class QPM(Method):
             # On pooled strips, as after the part convolutions. Without it what all crops have in common fills the
             # vectors, every cosine is near 1 and no loss of the branch moves.
             self.g_tilde_norm = nn.BatchNorm1d(o.strips * o.dim)
-            self.global_classifier = nn.Linear(o.dim, ids, bias=False)  # W^s of eq. 12
-            nn.init.normal_(self.global_classifier.weight, std=0.001)
+            self.global_classifier = Classifier(o.dim, ids)  # W^s of eq. 12
         if o.has_isa:
             self.g_norm = nn.BatchNorm1d(o.strips * o.dim)
             self.isa = ISA(o.dim, o.reduction, o.isa_scale)
-            self.coarse_classifier = nn.Linear(o.dim // o.reduction, ids, bias=False)  # W^g of eq. 6
-            nn.init.normal_(self.coarse_classifier.weight, std=0.001)
+            self.coarse_classifier = Classifier(o.dim // o.reduction, ids)  # W^g of eq. 6
 
     def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
         """From F: `weights` q `[n, K]`, `parts` f `[n, K, d]`, `globals` g_tilde `[n, K, d]` or h `[n, d]`, and what

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from glimpse.data import open_crops
 from glimpse.data.samples import Sample, Store
 from glimpse.data.stores import open_store
 from glimpse.embedding import Embedding
-from glimpse.errors import DataError, EmbeddingError
-from glimpse.files import write_text
+from glimpse.errors import ConfigError, DataError, EmbeddingError
+from glimpse.files import check_target, write_text
 
 if TYPE_CHECKING:
     from glimpse.model import Model
@@ -56,7 +58,11 @@ class Gallery:
 
         Returns:
             The path of the list: that of the embedding, ending in `.json`.
+
+        Raises:
+            ConfigError: one of the two is there already and is not an embedded gallery, or cannot be written.
         """
+        check_overwrite(path)
         self.embedding.save(path)
         listing = listing_path(path)
         roots = list(dict.fromkeys(os.path.abspath(s.store.root) for s in self.samples))
@@ -93,7 +99,7 @@ def embed_gallery(
     Raises:
         DataError: there is no crop, or one cannot be read and `skip_bad` is off.
     """
-    source = str(crops) if isinstance(crops, (str, Path)) else f"{len(crops)} crops"
+    source = str(crops) if isinstance(crops, (str, Path)) else f"{len(crops)} crop{'' if len(crops) == 1 else 's'}"
     notes: list[str] = []
     samples = open_crops(crops, report=notes.append) if isinstance(crops, (str, Path)) else list(crops)
     if not samples:
@@ -137,6 +143,33 @@ def load_gallery(path: str | Path) -> Gallery:
 def listing_path(path: str | Path) -> Path:
     """Where the list of crops of an embedding file lies."""
     return Path(path).with_suffix(".json")
+
+
+def check_overwrite(path: str | Path) -> None:
+    """Refuse to write a gallery over anything but a gallery, such as weights and their card.
+
+    Raises:
+        ConfigError: there is another file at `path` or where its list of crops would lie.
+    """
+    remedy = "choose another name, or remove the file first"
+    check_target(path)
+    if os.path.exists(path):
+        try:
+            with safe_open(path, framework="pt") as file:
+                kind = (file.metadata() or {}).get("format", "")
+        except (OSError, SafetensorError):
+            kind = ""
+        if not kind.startswith("glimpse-embedding"):
+            raise ConfigError(path, "is there already and is not an embedding of glimpse", remedy)
+    listing = listing_path(path)
+    check_target(listing)
+    if listing.exists():
+        try:
+            record = json.loads(listing.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            record = None
+        if not isinstance(record, dict) or not str(record.get("format", "")).startswith("glimpse-gallery"):
+            raise ConfigError(listing, "is there already and is not a list of embedded crops", remedy)
 
 
 class _StoredCrops:

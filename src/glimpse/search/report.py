@@ -31,7 +31,7 @@ def write_report(
     first = results[0]
     facts = [
         ("weights", first.made_by),
-        ("gallery", f"{first.gallery} ({first.gallery_size} crops)"),
+        ("gallery", f"{first.gallery} ({first.gallery_size} crop{'' if first.gallery_size == 1 else 's'})"),
         *([("command", command)] if command else []),
     ]
     notes = list(dict.fromkeys(note for result in results for note in result.notes))
@@ -46,6 +46,8 @@ def write_report(
             "facts": facts,
             "notes": notes,
             "lists": lists,
+            # Nothing is prompted in a gallery: what is not 1 there is learned.
+            "learned": any(part.gallery_weight < 0.999 for result in results for hit in result for part in hit.parts),
             "opened": len(results) == 1,
         },
     )

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from glimpse.data.images import read_image
 from glimpse.data.samples import Sample
 from glimpse.data.stores import FolderStore
 from glimpse.embedding import Embedding
-from glimpse.errors import ConfigError, EmbeddingError
+from glimpse.errors import ConfigError, DataError, EmbeddingError
 from glimpse.matching.cascade import Cascade
 from glimpse.matching.distance import Distance
 from glimpse.matching.ranking import top_k
+from glimpse.model import as_picture
 from glimpse.search.gallery import Gallery, embed_gallery, load_gallery
 from glimpse.search.hits import Hit, SearchResult
 from glimpse.search.visible import Prompt, read_visible
@@ -25,8 +28,8 @@ from glimpse.search.visible import Prompt, read_visible
 if TYPE_CHECKING:
     from glimpse.model import Model
 
-Query = str | Path | Sample | Image.Image
-"""One crop: its path, a sample, or a picture."""
+Query = str | Path | Sample | Image.Image | npt.NDArray[np.uint8]
+"""One crop: its path, a sample, a picture, or an array `[h, w, 3]` of uint8 (RGB)."""
 Option = float | int | bool | str
 """The value of an option of a distance."""
 
@@ -85,14 +88,15 @@ def search(
         A `SearchResult`; for a list of queries a list of them.
 
     Raises:
-        DataError: a crop cannot be read, or there is none.
+        DataError: a crop cannot be read or is no picture, or there is none but the query itself.
         ConfigError: `top`, `visible` or `options` is not valid.
         EmbeddingError: the gallery was embedded with other weights.
     """
-    if isinstance(query, (str, Path, Sample, Image.Image)):
-        queries, prompts = [query], [cast("Prompt | None", visible)]
+    one = isinstance(query, (str, Path, Sample, Image.Image, np.ndarray)) or not isinstance(query, Iterable)
+    if one:
+        queries, prompts = [cast("Query", query)], [cast("Prompt | None", visible)]
     else:
-        queries = list(query)
+        queries = list(cast("Sequence[Query]", query))
         prompts = [None] * len(queries) if visible is None else list(cast("Sequence[Prompt | None]", visible))
         if len(prompts) != len(queries):
             cause = f"{len(prompts)} prompts for {len(queries)} queries"
@@ -113,7 +117,7 @@ def search(
         replace(_result(distance, each, row, stored, top), image=image, visible=prompt)
         for each, image, prompt, row in zip(queries, images, shown, embedded, strict=True)
     ]
-    return results[0] if isinstance(query, (str, Path, Sample, Image.Image)) else results
+    return results[0] if one else results
 
 
 def _open(
@@ -137,9 +141,19 @@ def _open(
 
 
 def _read(query: Query) -> Image.Image:
-    if isinstance(query, Image.Image):
-        return query.convert("RGB")
-    return read_image(query if isinstance(query, Sample) else _sample(query))
+    if isinstance(query, (Image.Image, np.ndarray)):
+        return as_picture(query, "query").convert("RGB")
+    if not isinstance(query, (str, Path, Sample)):
+        kind = "None" if query is None else f"of type {type(query).__name__}"
+        raise DataError(
+            "query", f"is {kind}", "give a path, a sample, a PIL image or an array [h, w, 3] of uint8 (RGB)"
+        )
+    try:
+        return read_image(query if isinstance(query, Sample) else _sample(query))
+    except DataError as error:
+        # Crops of a gallery can be skipped, the query cannot.
+        remedy = "give another picture as the query" if "skip" in error.remedy else error.remedy
+        raise DataError(error.where, error.cause, remedy) from error
 
 
 def _sample(path: str | Path) -> Sample:
@@ -149,8 +163,10 @@ def _sample(path: str | Path) -> Sample:
 
 def _result(distance: Distance, query: Query, embedded: Embedding, gallery: Gallery, top: int) -> SearchResult:
     """The hits of one query; `gallery` holds the prepared embedding."""
-    name = query.path if isinstance(query, Sample) else "query" if isinstance(query, Image.Image) else str(query)
+    name = query.path if isinstance(query, Sample) else str(query) if isinstance(query, (str, Path)) else "query"
     itself = _itself(query, gallery)
+    if len(itself) == len(gallery.samples):
+        raise DataError(gallery.source, "holds nothing but the query itself", "add the crops to search among")
     ranking = top_k(distance, embedded, gallery.embedding, min(top + len(itself), len(gallery.samples)))
     hits: list[Hit] = []
     for place, (row, value) in enumerate(zip(ranking.index[0].tolist(), ranking.distance[0].tolist(), strict=True)):
@@ -177,7 +193,7 @@ def _result(distance: Distance, query: Query, embedded: Embedding, gallery: Gall
 
 def _itself(query: Query, gallery: Gallery) -> set[int]:
     """Gallery rows that are the query's own file."""
-    if isinstance(query, Image.Image):
+    if isinstance(query, (Image.Image, np.ndarray)):
         return set()
     path = os.path.realpath(query.path if isinstance(query, Sample) else query)
     name = os.path.basename(path)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from glimpse.backbones import BackboneName
 from glimpse.data.transforms import TransformSettings
@@ -116,7 +116,7 @@ class Validation(_Settings):
     """Identities that are held out of training to choose weights and settings by.
 
     Attributes:
-        identities: how many; 0 for none (then `best` is `last`).
+        identities: how many, at least 2; 0 for none (then `best` is `last`).
         seed: which.
         every: epochs between validations; the last epoch of a stage always validates.
     """
@@ -124,6 +124,13 @@ class Validation(_Settings):
     identities: int = Field(default=50, ge=0)
     seed: int = Field(default=0, ge=0)
     every: int = Field(default=1, ge=1)
+
+    @field_validator("identities")
+    @classmethod
+    def _not_one(cls, identities: int) -> int:
+        if identities == 1:
+            raise ValueError("hold out at least 2 people, or 0 for none: one alone is always found")
+        return identities
 
 
 class Recipe(_Settings):
@@ -185,9 +192,8 @@ def _check_method(where: str, method: str, options: Mapping[str, Any]) -> None:
     try:
         METHODS[method].Options.model_validate(options)
     except ValidationError as error:
-        problem = error.errors()[0]
-        inside = ".".join(str(part) for part in problem["loc"])
-        raise _FieldError(f"{where}options.{inside}".rstrip("."), _said(problem["msg"])) from None
+        inside, said, _ = _problem(error, METHODS[method].Options)
+        raise _FieldError(f"{where}options.{inside}".rstrip("."), said) from None
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -235,13 +241,46 @@ def parse_recipe(settings: Mapping[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(dict(settings))
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        cause = problem.get("ctx", {}).get("error")
+        field, said, cause = _problem(error, Recipe)
         if isinstance(cause, _FieldError):
             field = cause.field
         place = f"{where}, field '{field}'" if field else where
-        raise ConfigError(place, _said(problem["msg"]), "see docs/recipes.md") from error
+        raise ConfigError(place, said, "see docs/recipes.md") from error
+
+
+def _problem(error: ValidationError, settings: type[BaseModel]) -> tuple[str, str, object]:
+    """`(field, what is wrong with it, what a validator raised)`; names that are not known come first, as the reason for
+    those that are missing."""
+    problems = error.errors()
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    field, said = ".".join(str(part) for part in problem["loc"]), _said(problem["msg"])
+    if problem["type"] == "extra_forbidden":
+        *group, name = problem["loc"]
+        said = f"there is no field '{name}'"
+        missing = [str(p["loc"][-1]) for p in problems if p["type"] == "missing" and list(p["loc"][:-1]) == group]
+        if missing:
+            said += f", and {' and '.join(repr(own) for own in missing)} is missing"
+        known = _fields(settings, group)
+        if known:
+            said += f"; known: {', '.join(known)}"
+    return field, said, problem.get("ctx", {}).get("error")
+
+
+def _fields(settings: type[BaseModel], group: Sequence[int | str]) -> list[str]:
+    """Names of the fields of a group of settings; none where the group is not settings."""
+    at: type[BaseModel] | None = settings
+    for part in group:
+        if at is not None and isinstance(part, str):
+            field = at.model_fields.get(part)
+            at = _settings_in(field.annotation) if field else None
+    return list(at.model_fields) if at is not None else []
+
+
+def _settings_in(annotation: Any) -> type[BaseModel] | None:
+    """The settings that a type such as `tuple[Stage, ...]` or `Sampling | None` is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for found in map(_settings_in, get_args(annotation)) if found), None)
 
 
 def _said(message: str) -> str:

@@ -30,20 +30,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from glimpse.backbones import Start, build_backbone, load_start
+from glimpse.backbones import Backbone, Start, build_backbone, load_start
 from glimpse.backbones.fast import keep_freed_memory
 from glimpse.data import DISTRACTOR, JUNK, Dataset, PKSampler, Sample, holdout, open_dataset
 from glimpse.data.transforms import TrainTransform, TransformSettings
 from glimpse.embedding import Embedding
-from glimpse.errors import ConfigError, DataError
+from glimpse.errors import ConfigError, DataError, WeightsError
 from glimpse.evaluation import evaluate
 from glimpse.files import atomic, write_text
 from glimpse.methods import METHODS, Method
-from glimpse.model import Card, Model, Precision, load, save
+from glimpse.model import Card, Model, Precision, load, packaged, read_card, save
 from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
 from glimpse.training.crops import CropDataset, Seeded, read_crops
 from glimpse.training.maps import MapDataset, MapPass, Maps
-from glimpse.training.module import StageModule, Validate, clone, mixed_seed
+from glimpse.training.module import StageModule, Validate, clone, frozen_modules, mixed_seed
 from glimpse.training.processes import Place, launch
 from glimpse.training.recipe import Recipe, Stage
 from glimpse.training.teacher import Teacher
@@ -94,7 +94,7 @@ def train(
         progress: whether to show a progress bar with the remaining time.
 
     Raises:
-        ConfigError: `out` holds the training of another recipe, or a setting cannot be carried out.
+        ConfigError: `out` holds the training of another recipe or on other data, or a setting cannot be carried out.
         DataError: the data has no training split, or a crop cannot be read.
     """
     dataset = open_dataset(data) if isinstance(data, str) else data
@@ -103,15 +103,16 @@ def train(
     asked = _Asked(
         recipe, dataset, folder, Path(cache) if cache else folder / "cache", skip_bad, terms, command, progress
     )
-    dataset.split("train")
-    _claim(folder, recipe, resume)
+    _claim(folder, recipe, _fingerprint(dataset), resume)
     return asked.carry_out(Place()) if devices == 1 else launch(asked.carry_out, devices)
 
 
-def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Check that `out` is ours to write to, and write the recipe there."""
+def _claim(out: Path, recipe: Recipe, data: dict[str, str], resume: bool) -> None:
+    """Check that `out` is ours to write to; `_Training` writes recipe and data there once it has checked the rest."""
     there = out / "recipe.json"
-    if there.exists() and resume:
+    if out.exists() and (not out.is_dir() or not _unstarted(out)):
+        if not (there.exists() and resume):
+            raise ConfigError(out, "is not an empty folder", "choose another --out, or go on with --resume")
         try:
             same = Recipe.model_validate_json(there.read_text(encoding="utf-8")) == recipe
         except ValidationError:
@@ -122,10 +123,37 @@ def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
                 "holds the training of another recipe",
                 "choose another --out, or pass --no-resume and an empty folder",
             )
-        return
-    if out.exists() and (not out.is_dir() or any(p.name != "cache" for p in out.iterdir())):
-        raise ConfigError(out, "is not an empty folder", "choose another --out, or go on with --resume")
-    write_text(there, recipe.model_dump_json(indent=2))
+        kept = out / "data.json"
+        if kept.exists() and (known := json.loads(kept.read_text(encoding="utf-8"))) != data:
+            raise ConfigError(
+                out,
+                f"holds a training on other data ({known['name']}, {known['crops']} crops; now {data['name']}, "
+                f"{data['crops']}; names or person ids of the training crops differ)",
+                "give --data as it was, or choose another --out",
+            )
+
+
+def _unstarted(out: Path) -> bool:
+    """Whether `out` holds nothing, or no more than a training leaves that ended before its first step."""
+    found = {path.name for path in out.iterdir()} - {"cache"}
+    if not found:
+        return True
+    if "recipe.json" not in found or found - {"recipe.json", "data.json"}:
+        return False
+    try:
+        recipe = json.loads((out / "recipe.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(recipe, dict) and "stages" in recipe
+
+
+def _fingerprint(dataset: Dataset) -> dict[str, str]:
+    """What tells a training's data from other data: the names and ids of its crops, in their order."""
+    samples = dataset.split("train")
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(json.dumps([sample.name, sample.pid, sample.camid]).encode())
+    return {"name": dataset.name, "crops": str(len(samples)), "sha256": digest.hexdigest()}
 
 
 @dataclass(frozen=True)
@@ -163,7 +191,11 @@ class _Training:
         self.validation: Dataset | None = None
         held = recipe.validation
         if held.identities:
-            kept, self.validation = holdout(samples, identities=held.identities, seed=held.seed)
+            try:
+                kept, self.validation = holdout(samples, identities=held.identities, seed=held.seed)
+            except ConfigError as error:
+                remedy = "hold at least two people out (or 0 for none), and fewer than all"
+                raise ConfigError("validation.identities", error.cause, remedy) from error
             samples = list(kept)
         crops, rows, bad = read_crops(samples, skip_bad=asked.skip_bad)
         if self.validation is not None and place.first:
@@ -179,7 +211,7 @@ class _Training:
 
         lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         backbone = build_backbone(recipe.backbone)
-        self.start: Start = load_start(backbone, recipe.backbone, recipe.start)
+        self.start: Start = self._load_start(backbone)
         self.transforms: TransformSettings = recipe.transforms.model_copy(
             update={"mean": self.start.mean, "std": self.start.std}
         )
@@ -190,8 +222,43 @@ class _Training:
         precision: Precision = "auto" if recipe.precision == "bf16" else "float32"
         # Read now: a file that is not there should be known before any stage, not after some.
         taught = any(stage.teacher for stage in recipe.stages)
+        if taught and not _is_there(recipe.teacher):
+            raise WeightsError(
+                f"field 'teacher': '{recipe.teacher}'",
+                "there is no such file",
+                "name trained weights: a .safetensors file with its card, or installed ones "
+                f"({', '.join(packaged()) or 'none'})",
+            )
         self._taught_by = load(recipe.teacher, precision=precision) if taught else None
+        # So are a name of a part that is not there, and too few people for a batch.
+        for number, stage in enumerate(recipe.stages):
+            frozen_modules(backbone, stage.freeze)
+            self._sampler(number)
         self._content = _digest([*crops, torch.tensor([crop.shape for crop in crops])]) if self._caches else ""
+        if place.first:
+            for name, text in (
+                ("recipe.json", recipe.model_dump_json(indent=2)),
+                ("data.json", json.dumps(_fingerprint(self.dataset), indent=2)),
+            ):
+                path = self.out / name
+                if not path.exists() or _unstarted(self.out):
+                    write_text(path, text)
+        place.wait()
+
+    def _load_start(self, backbone: Backbone) -> Start:
+        """The start, or what may be given as one."""
+        name, start = self.recipe.backbone, self.recipe.start
+        if start not in ("scratch", "imagenet") and not Path(start).exists():
+            fit = [str(path) for path in packaged().values() if read_card(path.with_suffix(".json")).backbone == name]
+            here = f" (the backbone of weights trained by glimpse will do, such as {fit[0]})" if fit else ""
+            # No ImageNet weights of OSNet can be downloaded.
+            words = "`scratch`" if name.startswith("osnet") else "`imagenet` or `scratch`"
+            raise WeightsError(
+                f"field 'start': '{start}'",
+                "there is no such file",
+                f"give the path of a .safetensors file with weights of {name}{here}, or {words}",
+            )
+        return load_start(backbone, name, start)
 
     @property
     def _caches(self) -> bool:
@@ -206,6 +273,10 @@ class _Training:
     def run(self) -> Trained:
         """Go through the stages that are not done yet."""
         metrics: dict[str, float] = {}
+        best, last = self.out / "best.safetensors", self.out / "last.safetensors"
+        if last.with_suffix(".json").exists() and best.with_suffix(".json").exists():
+            self.notes.append(f"{self.out}: the training was finished already; nothing was trained now.")
+        self.place.wait()
         for number, stage in enumerate(self.recipe.stages):
             torch.manual_seed(mixed_seed(self.recipe.seed, number))
             method = self.method
@@ -224,7 +295,6 @@ class _Training:
             # Always from the file: all processes, and a resumed training, go on from the same numbers.
             method.load_state_dict(load_file(weights))
             metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        best, last = self.out / "best.safetensors", self.out / "last.safetensors"
         if self.place.first:
             for path in (last, best):
                 if not path.with_suffix(".json").exists():
@@ -273,12 +343,17 @@ class _Training:
         if stage.cached:
             data = MapDataset([self._pass(stage, i) for i in range(stage.cached)], self.labels)
             workers = 0
-        sampler = self._sampler(stage)
+        sampler = self._sampler(number)
         loader = DataLoader(
             data, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0, collate_fn=None
         )
         checkpoint = folder / "epoch.ckpt"
         going_on = checkpoint.exists()
+        if going_on:
+            # Lightning makes the loader's iterator, whose workers fetch at once, before it tells the sampler the epoch.
+            kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            sampler.set_epoch(kept["epoch"] + 1)
+            del kept
         log = self.out / "logs" / stage.name / "metrics.csv"
         if going_on and log.exists() and self.place.first:
             # The logger would begin the file anew.
@@ -313,12 +388,18 @@ class _Training:
         module.release()
         return module.metrics
 
-    def _sampler(self, stage: Stage) -> Seeded:
-        how = stage.sampling or self.recipe.sampling
+    def _sampler(self, number: int) -> Seeded:
+        own = self.recipe.stages[number].sampling
+        how = own or self.recipe.sampling
         rank, world = self.place.rank, self.place.world
         pk = None
         if how.people:
-            pk = PKSampler(self.labels, how.people, how.crops, seed=self.recipe.seed, rank=rank, world_size=world)
+            try:
+                pk = PKSampler(self.labels, how.people, how.crops, seed=self.recipe.seed, rank=rank, world_size=world)
+            except DataError as error:
+                field = f"stages.{number}.sampling.people" if own else "sampling.people"
+                remedy = f"lower {field} or validation.identities, or give more people"
+                raise DataError(f"{field}={how.people}", error.cause, remedy) from error
             if pk.report and pk.report not in self.notes:
                 self.notes.append(pk.report)
         return Seeded(len(self.labels), pk, how.batch, self.recipe.seed, rank, world)
@@ -455,6 +536,11 @@ def _bar(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.advance(task, done)
+
+
+def _is_there(weights: str) -> bool:
+    """Whether `weights` names a file or installed weights."""
+    return weights in packaged() or Path(weights).exists()
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
