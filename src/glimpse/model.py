@@ -42,6 +42,7 @@ class Card(BaseModel):
     Attributes:
         method, options: what `METHODS[method]` is built with.
         backbone: its name.
+        visibility: whether it has a head that tells which cells are visible.
         size: height and width of the input.
         mean, std: pre-processing, of RGB in [0, 1].
         ids: training identities that its classifiers know; 0 if they were left out.
@@ -58,6 +59,7 @@ class Card(BaseModel):
     method: str
     options: dict[str, Any] = {}
     backbone: BackboneName
+    visibility: bool = False
     size: tuple[int, int]
     mean: Triple
     std: Triple
@@ -271,7 +273,8 @@ class Model:
         shown = None if shown is None else shown.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             seen = shown if self.method.knows_prompts else None
-            outputs = self.method.heads(self._backbone(images, seen), seen)
+            look = self._backbone.look(images, seen)
+            outputs = self.method.heads(look.features, look.seen)
         embedding = self.method.embed(outputs).to("cpu")
         return Embedding(embedding.tensors, self.made_by)
 
@@ -356,7 +359,7 @@ def build(card: Card) -> Method:
         raise ConfigError(
             f"options of '{card.method}'", _first(error), "see the method's page for its options"
         ) from error
-    return kind(build_backbone(card.backbone), card.ids, options)
+    return kind(build_backbone(card.backbone, visibility=card.visibility), card.ids, options)
 
 
 def packaged() -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """Networks that turn a crop into a map of features at stride 16."""
 
-from glimpse.backbones.backbone import Backbone
+from glimpse.backbones.backbone import Backbone, Look, VisibilityHead
 from glimpse.backbones.osnet import OSNet
 from glimpse.backbones.starts import (
     BACKBONES,
@@ -16,8 +16,10 @@ __all__ = [
     "BACKBONES",
     "Backbone",
     "BackboneName",
+    "Look",
     "OSNet",
     "Start",
+    "VisibilityHead",
     "build_backbone",
     "load_start",
     "preprocessing",

@@ -1,11 +1,105 @@
-"""What every backbone is."""
+"""What every backbone is, and what it can learn to tell about occlusion."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Look(NamedTuple):
+    """What a backbone makes of images.
+
+    Attributes:
+        features: map F, `[n, channels, H/16, W/16]`.
+        seen: what of each crop shows the person, in [0, 1]: the prompt as it was given, `[n, H, W]`, or with a
+            visibility head one value per cell, `[n, H/16, W/16]`; `None` where nothing is known.
+        logits: of the visibility head, `[n, H/16, W/16]`.
+    """
+
+    features: Tensor
+    seen: Tensor | None
+    logits: Tensor | None = None
+
+
+class VisibilityHead(nn.Module):
+    """Tells which cells of a crop show the person, from the map of an early stage.
+
+    Early, because later stages have mixed what is visible with what covers it. It learns from covers whose place is
+    known (see `Stage.visibility` of the recipes), and stands in for the prompt that nobody gave.
+
+    Args:
+        channels: of the early map.
+        width: of the layers between.
+    """
+
+    def __init__(self, channels: int, width: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *self._layer(channels, width, 1), *self._layer(width, width, 1, 3), *self._layer(width, width, 2, 3)
+        )
+        self.last = nn.Conv2d(width, 1, 1, bias=False)
+        self.bias = nn.Parameter(torch.tensor(2.0))  # what is not known to be hidden counts as visible
+
+    @staticmethod
+    def _layer(inputs: int, outputs: int, dilation: int, size: int = 1) -> tuple[nn.Module, nn.Module, nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, size, padding=dilation * (size // 2), dilation=dilation, bias=False)
+        return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+    def forward(self, early: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Judge each cell.
+
+        Args:
+            early: map `[n, channels, h, w]`.
+            visible: prompt `[n, H, W]` or `None`; what it hides is hidden, whatever the head thinks.
+
+        Returns:
+            (share of each cell that is visible, float32 `[n, h, w]`, without gradient: only the truth teaches the
+            head; logits `[n, h, w]`).
+        """
+        logits: Tensor = self.last(self.layers(early))[:, 0].float() + self.bias
+        seen = logits.detach().sigmoid()
+        if visible is not None:
+            seen = seen * F.adaptive_avg_pool2d(visible[:, None].float(), (early.shape[-2], early.shape[-1]))[:, 0]
+        return seen, logits
+
+    def loss(self, logits: Tensor, visible: Tensor) -> Tensor:
+        """Binary cross entropy of `logits` `[n, h, w]` against the true share `visible` `[n, H, W]` of each cell."""
+        truth = F.adaptive_avg_pool2d(visible[:, None], (logits.shape[-2], logits.shape[-1]))[:, 0]
+        return F.binary_cross_entropy_with_logits(logits, truth)
 
 
 class Backbone(nn.Module):
-    """Images -> map: `forward(x [n, 3, H, W], visible [n, H, W] or None)` gives `[n, channels, H/16, W/16]`."""
+    """Images -> map at stride 16.
+
+    Attributes:
+        channels: of the map.
+        early_channels: of the map that a visibility head looks at.
+        visibility: that head, if there is one (see `build_backbone`).
+    """
 
     channels: int
+    early_channels: int
+    visibility: VisibilityHead | None = None
+
+    def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
+        """The map of normalised images `[n, 3, H, W]`, and what is known of their visible region.
+
+        Args:
+            x: images.
+            visible: prompt `[n, H, W]`: what of each image shows the person, if somebody says so.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """The map alone, `[n, channels, H/16, W/16]`."""
+        return self.look(x, visible).features
+
+    def _judge(self, early: Tensor, visible: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """`(seen, logits)` of a `Look`."""
+        if self.visibility is None:
+            return visible, None
+        seen, logits = self.visibility(early, visible)
+        return seen, logits

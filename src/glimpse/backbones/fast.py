@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from glimpse.backbones.backbone import Backbone
 from glimpse.backbones.osnet import ConvBN, Lite
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -74,7 +75,7 @@ def can_fuse() -> bool:
         return False
 
 
-def folded(backbone: nn.Module, *, fuse: bool = False) -> nn.Module:
+def folded(backbone: Backbone, *, fuse: bool = False) -> Backbone:
     """A copy of `backbone` for inference, its OSNet batch norms folded into the convolutions before them.
 
     Args:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpse.backbones.backbone import Backbone
+from glimpse.backbones.backbone import Backbone, Look
 
 GateKind = Literal["se", "lct"]
 
@@ -149,18 +149,19 @@ class OSNet(Backbone):
         self.down2 = ConvBN(c2, c2)
         self.stage3 = nn.ModuleList([OSBlock(c2, c3, "se"), OSBlock(c3, c3, second_gate)])
         self.final = ConvBN(c3, c3)
-        self.channels = c3
+        self.channels, self.early_channels = c3, c2
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+    def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
         """Map `[n, 512 width, H/16, W/16]` of normalised images `[n, 3, H, W]`.
 
         With `visible` `[n, H, W]`, whatever the network averages over the whole crop (instance norms, gates)
         it averages over the visible region only, so that the hidden region changes no channel of the visible one.
+        A visibility head looks at the second stage, and the third sees nothing of the cells that it finds hidden.
         """
 
         def at(features: Tensor) -> Tensor | None:
@@ -174,11 +175,17 @@ class OSNet(Backbone):
         x = self.stem(x)
         x = self.stem_norm(x, at(x)) if isinstance(self.stem_norm, MaskedInstanceNorm) else self.stem_norm(x)
         x = F.max_pool2d(F.relu(x, inplace=True), 3, stride=2, padding=1)
-        for stage, down in ((self.stage1, self.down1), (self.stage2, self.down2), (self.stage3, None)):
-            seen = at(x)
+        for stage, down in ((self.stage1, self.down1), (self.stage2, self.down2)):
+            shown = at(x)
             for block in stage:
-                x = block(x, seen)
-            if down is not None:
-                x = F.avg_pool2d(down(x), 2)
-        final: Tensor = self.final(x)
-        return final
+                x = block(x, shown)
+            early = x
+            x = F.avg_pool2d(down(x), 2)
+        seen, logits = self._judge(F.avg_pool2d(early, 2), visible)
+        shown = at(x)
+        if logits is not None and seen is not None:
+            shown = seen[:, None].to(x.dtype)
+            x = x * shown
+        for block in self.stage3:
+            x = block(x, shown)
+        return Look(self.final(x), seen, logits)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from glimpse.backbones.backbone import Backbone
+from glimpse.backbones.backbone import Backbone, VisibilityHead
 from glimpse.backbones.osnet import OSNet
 from glimpse.backbones.timm_backbones import HRNetW32, MobileNetV2, ResNet50
 from glimpse.errors import WeightsError
@@ -66,8 +66,12 @@ class Start(BaseModel):
     training_data: str = ""
 
 
-def build_backbone(name: BackboneName) -> Backbone:
+def build_backbone(name: BackboneName, *, visibility: bool = False) -> Backbone:
     """The backbone `name` with random weights: images `[n, 3, H, W]` -> map `[n, .channels, H/16, W/16]`.
+
+    Args:
+        name: which.
+        visibility: whether it has a head that tells which cells are visible.
 
     Raises:
         WeightsError: there is no backbone of that name.
@@ -77,7 +81,10 @@ def build_backbone(name: BackboneName) -> Backbone:
     """
     if name not in BACKBONES:
         raise WeightsError(f"backbone '{name}'", "is not known", f"choose one of {', '.join(get_args(BackboneName))}")
-    return BACKBONES[name]()
+    backbone = BACKBONES[name]()
+    if visibility:
+        backbone.visibility = VisibilityHead(backbone.early_channels)
+    return backbone
 
 
 def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> Start:
@@ -101,7 +108,9 @@ def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> St
         whole = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
         tensors = {key.removeprefix("net."): value for key, value in whole.items()}
     own: nn.Module = getattr(backbone, "net", backbone)
-    wanted = own.state_dict()
+    # A start may come without a visibility head: a stage will teach it.
+    untaught = {key for key in own.state_dict() if key.startswith("visibility.") and key not in tensors}
+    wanted = {key: value for key, value in own.state_dict().items() if key not in untaught}
     found = {key: value for key, value in tensors.items() if key in wanted}
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     wrong = [key for key, value in found.items() if value.shape != wanted[key].shape]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from glimpse.backbones.backbone import Backbone
+from glimpse.backbones.backbone import Backbone, Look
 
 
 class ResNet50(Backbone):
@@ -24,12 +24,18 @@ class ResNet50(Backbone):
         first = self.net.layer4[0]
         first.conv2.stride = (1, 1)
         first.downsample[0].stride = (1, 1)
-        self.channels = 2048
+        self.channels, self.early_channels = 2048, 1024
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Map `[n, 2048, H/16, W/16]`; `visible` is not used (nothing here looks at the whole crop)."""
-        features: Tensor = self.net.forward_features(x)
-        return features
+    def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
+        """Map `[n, 2048, H/16, W/16]`; nothing in the network looks at the whole crop, so `visible` changes nothing.
+
+        A visibility head looks at the third stage.
+        """
+        net = self.net
+        x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
+        early = net.layer3(net.layer2(net.layer1(x)))
+        seen, logits = self._judge(early, visible)
+        return Look(net.layer4(early), seen, logits)
 
 
 class HRNetW32(Backbone):
@@ -43,10 +49,10 @@ class HRNetW32(Backbone):
     def __init__(self) -> None:
         super().__init__()
         self.net = cast(Any, timm.create_model("hrnet_w32", num_classes=0, global_pool=""))
-        self.channels = 1920
+        self.channels = self.early_channels = 1920
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Map `[n, 1920, H/16, W/16]`; `visible` is not used."""
+    def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
+        """Map `[n, 1920, H/16, W/16]`, which a visibility head looks at too; `visible` changes nothing in it."""
         net = self.net
         x = net.act1(net.bn1(net.conv1(x)))
         x = net.act2(net.bn2(net.conv2(x)))
@@ -58,7 +64,9 @@ class HRNetW32(Backbone):
             else F.interpolate(b, size=size, mode="bilinear", align_corners=False)
             for b in branches
         ]
-        return torch.cat(at_16, dim=1)
+        features = torch.cat(at_16, dim=1)
+        seen, logits = self._judge(features, visible)
+        return Look(features, seen, logits)
 
 
 class MobileNetV2(Backbone):
@@ -74,9 +82,11 @@ class MobileNetV2(Backbone):
             Any,
             timm.create_model("mobilenetv2_100", num_classes=0, global_pool="", output_stride=16, pad_type=pad_type),
         )
-        self.channels = 1280
+        self.channels, self.early_channels = 1280, 96
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Map `[n, 1280, H/16, W/16]`; `visible` is not used."""
-        features: Tensor = self.net.forward_features(x)
-        return features
+    def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
+        """Map `[n, 1280, H/16, W/16]`; `visible` changes nothing in it. A visibility head looks at the fifth stage."""
+        net = self.net
+        early = net.blocks[:5](net.bn1(net.conv_stem(x)))
+        seen, logits = self._judge(early, visible)
+        return Look(net.bn2(net.conv_head(net.blocks[5:](early))), seen, logits)

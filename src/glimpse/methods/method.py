@@ -39,7 +39,8 @@ class Method(nn.Module, ABC):
     cached maps of a frozen backbone.
 
     `visible` is the prompt: which part of a crop is the person, as `[n, H, W]` in [0, 1] (1 = the person's region,
-    0 = hidden); `None` means the whole crop. Every method must honour it.
+    0 = hidden); `None` means the whole crop. Every method must honour it. A backbone with a visibility head finds its
+    own where nobody gives one; heads take it in whatever resolution it comes.
 
     A method is built as `Class(backbone, ids, options)`, with `ids` training identities (0: it only embeds).
     """
@@ -57,7 +58,8 @@ class Method(nn.Module, ABC):
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Outputs:
         """Outputs for normalised images `[n, 3, H, W]`."""
-        return self.heads(self.backbone(images, visible), visible)
+        look = self.backbone.look(images, visible)
+        return self.heads(look.features, look.seen)
 
     @abstractmethod
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:

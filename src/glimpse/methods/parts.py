@@ -47,10 +47,15 @@ def strip_means(features: Tensor, strips: int, seen: Tensor | None = None) -> Te
 
 
 def strip_shares(features: Tensor, strips: int, seen: Tensor | None) -> Tensor:
-    """Visible share of each strip, `[n, K]` float32 in [0, 1]; ones without a prompt."""
+    """Visible share of each strip, `[n, K]` float32 in [0, 1]; ones without a prompt.
+
+    Less than 2 % of a strip is the rim of a prompt in the next one, and counts as nothing (unless it is all there is).
+    """
     if seen is None:
         return torch.ones(features.shape[0], strips, device=features.device)
-    return F.adaptive_avg_pool2d(seen.float(), (strips, 1)).flatten(1).clamp(0.0, 1.0)
+    shares = F.adaptive_avg_pool2d(seen.float(), (strips, 1)).flatten(1).clamp(0.0, 1.0)
+    rim = (shares < 0.02) & (shares >= 0.02).any(1, keepdim=True)
+    return shares.masked_fill(rim, 0.0)
 
 
 def global_mean(features: Tensor, seen: Tensor | None) -> Tensor:
@@ -91,14 +96,14 @@ class Classifiers(nn.Module):
         return torch.einsum("nkd,kcd->nkc", x, self.weight.to(x.dtype))
 
 
-def part_cross_entropy(logits: Tensor, pids: Tensor, smoothing: float = 0.0, shown: Tensor | None = None) -> Tensor:
+def part_cross_entropy(logits: Tensor, pids: Tensor, smoothing: float = 0.0, shares: Tensor | None = None) -> Tensor:
     """Cross entropy summed over parts, averaged over crops (QPM eq. 1).
 
     Args:
         logits: `[n, K, ids]`.
         pids: `[n]`.
         smoothing: label smoothing.
-        shown: `[n, K]` bool; parts that are not shown add nothing.
+        shares: how much of each part is visible, `[n, K]`; what is hidden has nothing to classify.
     """
     n, parts, ids = logits.shape
     loss = F.cross_entropy(
@@ -107,7 +112,7 @@ def part_cross_entropy(logits: Tensor, pids: Tensor, smoothing: float = 0.0, sho
         label_smoothing=smoothing,
         reduction="none",
     )
-    return (loss if shown is None else loss * shown.flatten()).sum() / n
+    return (loss if shares is None else loss * shares.flatten()).sum() / n
 
 
 def batch_hard(distances: Tensor, pids: Tensor, margin: float) -> Tensor:

@@ -74,7 +74,7 @@ class PCB(Method):
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """`id`: cross entropy, summed over the strips."""
         logits = self.classifiers(outputs["reduced"])
-        return {"id": part_cross_entropy(logits, pids, self.options.smoothing, outputs["weights"] > 0)}
+        return {"id": part_cross_entropy(logits, pids, self.options.smoothing, outputs["weights"].detach())}
 
     def distances(self, outputs: Outputs) -> dict[str, Tensor]:
         """`part`: weighted mean cosine distance of the strips' descriptors."""

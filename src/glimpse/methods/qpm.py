@@ -226,8 +226,9 @@ class QPM(Method):
         if o.has_parts:
             f = outputs["parts"]
             logits = self.part_classifiers(f)
-            shown = outputs["shares"] > 0  # a strip that a prompt hides wholly has nothing to classify
-            terms["part_id"] = o.part_id * part_cross_entropy(logits, pids, o.smoothing, shown)  # eq. 1
+            terms["part_id"] = o.part_id * part_cross_entropy(
+                logits, pids, o.smoothing, outputs["shares"].detach()
+            )  # eq. 1
             if o.has_part_triplet:
                 terms["part_triplet"] = o.part_triplet * batch_hard(part_distance(f, q, f, q), pids, o.margin)  # eq. 3
         if o.has_isa:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from glimpse.backbones import Backbone
 from glimpse.backbones.fast import folded, has_fast_bfloat16
 from glimpse.files import atomic, write_text
 from glimpse.training.crops import Batch, CropDataset, give_prompts
@@ -45,7 +46,7 @@ class MapPass:
 
     def make(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         crops: CropDataset,
         seed: int,
         prompt: float,
@@ -75,9 +76,9 @@ class MapPass:
                         images, shown = give_prompts(images, visible, prompt, generator)
                     images = images.contiguous(memory_format=torch.channels_last)
                     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
-                        maps = network(images, shown)
-                    seen = torch.ones_like(visible) if shown is None else shown
-                    seen = nn.functional.adaptive_avg_pool2d(seen[:, None], maps.shape[-2:])[:, 0]
+                        maps, seen, _ = network.look(images, shown)
+                    seen = torch.ones_like(visible) if seen is None else seen
+                    seen = nn.functional.adaptive_avg_pool2d(seen[:, None], (maps.shape[-2], maps.shape[-1]))[:, 0]
                     shapes = {"maps": list(maps.shape[1:]), "visible": list(seen.shape[1:])}
                     maps_out.write(maps.half().contiguous().numpy().tobytes())
                     seen_out.write(seen.half().contiguous().numpy().tobytes())

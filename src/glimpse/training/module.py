@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glimpse.backbones import Look
 from glimpse.errors import ConfigError
 from glimpse.methods import Method, Outputs
 from glimpse.training.crops import Batch, give_prompts
@@ -70,11 +71,17 @@ class StageModule(lightning.LightningModule):
         self.best = -math.inf
         self.metrics: dict[str, float] = {}
         self._frozen = frozen_modules(method.backbone, ("all",) if stage.cached else stage.freeze)
-        self._held = [p for module in self._frozen for p in module.parameters() if p.requires_grad]
+        self._seeing = method.backbone.visibility if stage.learns == "visibility" else None
+        if self._seeing is not None:
+            self._frozen = [method]
+        own = {id(p) for p in self._seeing.parameters()} if self._seeing is not None else set()
+        held = [p for module in self._frozen for p in module.parameters() if id(p) not in own]
+        self._held = [p for p in held if p.requires_grad]
         for parameter in self._held:
             parameter.requires_grad_(False)
         # Outside the module tree, so that the state dict keeps its names.
-        self._run = [torch.compile(method.backbone) if compiled and not stage.cached else method.backbone]
+        look = method.backbone.look
+        self._look = torch.compile(look) if compiled and not stage.cached else look
 
     def release(self) -> None:
         """Let frozen parts learn again, for the next stage."""
@@ -94,19 +101,23 @@ class StageModule(lightning.LightningModule):
         self.method.train()
         for module in self._frozen:
             module.eval()
+        if self._seeing is not None:
+            self._seeing.train()
 
-    def outputs(self, batch: Batch) -> tuple[Outputs, Tensor, Tensor, Tensor | None]:
-        """`(outputs of the heads, pids, rows, anchor loss)`, gathered over processes."""
-        shown: Tensor | None
+    def look(self, batch: Batch) -> Look:
+        """What the backbone makes of a batch, or made of it when it was cached."""
         if self.stage.cached:
-            maps, shown, anchor = batch.pixels.float(), batch.visible, None
-        else:
-            images, shown = batch.pixels, None
-            if self.stage.prompt:
-                own = torch.Generator().manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
-                images, shown = give_prompts(images, batch.visible, self.stage.prompt, own)
-            maps = self._run[0](images.contiguous(memory_format=torch.channels_last), shown)
-            anchor = self._anchor(maps, batch) if self.stage.anchor else None
+            return Look(batch.pixels.float(), batch.visible)
+        images, shown = batch.pixels, None
+        if self.stage.prompt:
+            own = torch.Generator().manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
+            images, shown = give_prompts(images, batch.visible, self.stage.prompt, own)
+        found: Look = self._look(images.contiguous(memory_format=torch.channels_last), shown)
+        return found
+
+    def outputs(self, look: Look, batch: Batch) -> tuple[Outputs, Tensor, Tensor]:
+        """`(outputs of the heads, pids, rows)`, gathered over processes."""
+        maps, shown = look.features, look.seen
         pids, rows = batch.pids, batch.rows
         if self.trainer.world_size > 1:
             # In the layout of one process, which decides which numbers dropout drops.
@@ -119,19 +130,28 @@ class StageModule(lightning.LightningModule):
             shown = None
         # Every process draws the same dropout on the gathered maps.
         torch.manual_seed(mixed_seed(self.seed, self.global_step))
-        return self.method.heads(maps, shown), pids, rows, anchor
+        return self.method.heads(maps, shown), pids, rows
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Sum of the method's terms and the anchor."""
+        """Sum of the method's terms, and those of the teacher, the anchor and the visibility head."""
         batch = Batch(*batch)
-        outputs, pids, rows, anchor = self.outputs(batch)
-        terms = self.method.losses(outputs, pids)
-        if self.teacher is not None:
-            wanted = self.teacher.matrix(rows)
-            for name, found in self.method.distances(outputs).items():
-                terms[f"teacher_{name}"] = self.stage.teacher * neighbour_loss(found, wanted, self.stage.temperature)
-        if anchor is not None:
-            terms["anchor"] = self.stage.anchor * anchor
+        look = self.look(batch)
+        own: dict[str, Tensor] = {}  # terms that each process has of its own crops
+        if self.stage.anchor:
+            own["anchor"] = self.stage.anchor * self._anchor(look.features, batch)
+        head, weight = self.method.backbone.visibility, 1.0 if self._seeing is not None else self.stage.visibility
+        if head is not None and look.logits is not None and weight:
+            own["visibility"] = weight * head.loss(look.logits, batch.visible)
+        terms: dict[str, Tensor] = {}
+        if self._seeing is None:
+            outputs, pids, rows = self.outputs(look, batch)
+            terms = self.method.losses(outputs, pids)
+            if self.teacher is not None:
+                wanted = self.teacher.matrix(rows)
+                for name, found in self.method.distances(outputs).items():
+                    pull = neighbour_loss(found, wanted, self.stage.temperature)
+                    terms[f"teacher_{name}"] = self.stage.teacher * pull
+        terms |= own
         loss = torch.stack(list(terms.values())).sum()
         if not bool(torch.isfinite(loss)):
             bad = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
@@ -141,10 +161,10 @@ class StageModule(lightning.LightningModule):
                 "lower optimiser.lr, or set optimiser.clip",
             )
         said = {name: term.detach() for name, term in terms.items()}
-        if "anchor" in said and self.trainer.world_size > 1:
+        if self.trainer.world_size > 1:
             # The other terms are the same in all processes. Lightning's sync_dist would wait for a progress bar that
             # only the first process has.
-            said["anchor"] = gathered(said["anchor"][None]).mean()
+            said |= {name: gathered(said[name][None]).mean() for name in own}
         self.log("loss", torch.stack(list(said.values())).sum(), prog_bar=True, on_step=True, on_epoch=True)
         self.log_dict({f"loss/{name}": term for name, term in said.items()}, on_step=False, on_epoch=True)
         return loss
@@ -176,7 +196,11 @@ class StageModule(lightning.LightningModule):
         """Validate on the first process; keep the best."""
         last = self.current_epoch + 1 == self.stage.epochs
         often = not self.stage.cached  # heads on cached maps take seconds an epoch: validating them would take longer
-        if self.validate_method is None or not (last or (often and (self.current_epoch + 1) % self.every == 0)):
+        if (
+            self.validate_method is None
+            or self._seeing is not None
+            or not (last or (often and (self.current_epoch + 1) % self.every == 0))
+        ):
             return
         if self.trainer.is_global_zero:
             self.metrics = self.validate_method(self.method)

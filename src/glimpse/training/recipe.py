@@ -89,6 +89,8 @@ class Stage(_Settings):
         teacher: weight of the pull of each of the method's distances between the covered crops of a batch to the
             recipe's teacher's between the same crops, clear; see `neighbour_loss`.
         temperature: of that pull, in units of distance.
+        learns: what learns: the method, or only the backbone's visibility head (then all else stands still).
+        visibility: weight of the visibility head's loss beside the method's.
         sampling: batches of this stage, if not the recipe's.
     """
 
@@ -103,12 +105,20 @@ class Stage(_Settings):
     anchor: float = Field(default=0.0, ge=0)
     teacher: float = Field(default=0.0, ge=0)
     temperature: float = Field(default=0.2, gt=0)
+    learns: Literal["method", "visibility"] = "method"
+    visibility: float = Field(default=0.0, ge=0)
     sampling: Sampling | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Stage:
         if self.cached and self.anchor:
             raise ValueError("a stage on cached maps has no backbone to anchor: set anchor to 0")
+        if self.cached and self.visibility:
+            raise ValueError("a stage on cached maps has no backbone that could learn: set visibility to 0")
+        if self.learns == "visibility":
+            idle = ("method", "cached", "freeze", "anchor", "teacher", "visibility")
+            if set_too := [name for name in idle if getattr(self, name)]:
+                raise ValueError(f"only the visibility head learns here: leave out {', '.join(set_too)}")
         return self
 
 
@@ -139,6 +149,7 @@ class Recipe(_Settings):
     Attributes:
         method, options: what is trained.
         backbone: its name.
+        visibility: whether the backbone gets a head that tells which cells are visible; a stage must teach it.
         start: `scratch`, `imagenet` or the path of a .safetensors file.
         teacher: weights (`.safetensors`) whose distances between clear crops stages may be pulled to.
         transforms: size of the input and augmentation; `mean` and `std` come from the start.
@@ -154,6 +165,7 @@ class Recipe(_Settings):
     method: str
     options: dict[str, Any] = {}
     backbone: BackboneName
+    visibility: bool = False
     start: str = "scratch"
     teacher: str = ""
     transforms: TransformSettings = TransformSettings()
@@ -178,6 +190,12 @@ class Recipe(_Settings):
             raise _FieldError("stages", "two stages have the same name")
         if any(stage.teacher for stage in self.stages) and not self.teacher:
             raise _FieldError("teacher", "a stage learns from a teacher, and none is named")
+        taught = any(stage.learns == "visibility" or stage.visibility for stage in self.stages)
+        if self.visibility != taught:
+            remedy = "no stage teaches it" if self.visibility else "a stage teaches a head that is not there"
+            raise _FieldError("visibility", remedy)
+        if self.stages[-1].learns == "visibility":
+            raise _FieldError(f"stages.{len(names) - 1}.learns", f"the last stage must train '{self.method}' itself")
         if self.stages[-1].method is not None:
             raise _FieldError(f"stages.{len(names) - 1}.method", f"the last stage must train '{self.method}' itself")
         return self

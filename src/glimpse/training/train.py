@@ -210,7 +210,7 @@ class _Training:
         self.ids = len(people)
 
         lightning.seed_everything(recipe.seed, workers=True, verbose=False)
-        backbone = build_backbone(recipe.backbone)
+        backbone = build_backbone(recipe.backbone, visibility=recipe.visibility)
         self.start: Start = self._load_start(backbone)
         self.transforms: TransformSettings = recipe.transforms.model_copy(
             update={"mean": self.start.mean, "std": self.start.std}
@@ -219,6 +219,8 @@ class _Training:
         self.method = self._build(recipe.method, recipe.options, backbone)
         # Anchors come from the start, whatever earlier stages do to the backbone.
         self._reference = copy.deepcopy(backbone) if any(stage.anchor for stage in recipe.stages) else None
+        if self._reference is not None:
+            self._reference.visibility = None
         precision: Precision = "auto" if recipe.precision == "bf16" else "float32"
         # Read now: a file that is not there should be known before any stage, not after some.
         taught = any(stage.teacher for stage in recipe.stages)
@@ -264,7 +266,7 @@ class _Training:
     def _caches(self) -> bool:
         return any(stage.cached or stage.anchor or stage.teacher for stage in self.recipe.stages)
 
-    def _build(self, name: str, options: dict[str, Any], backbone: torch.nn.Module) -> Method:
+    def _build(self, name: str, options: dict[str, Any], backbone: Backbone) -> Method:
         kind = METHODS[name]
         return kind(backbone, self.ids, kind.Options(**options))
 
@@ -476,6 +478,7 @@ class _Training:
             method=method.name,
             options=method.options.model_dump(mode="json"),
             backbone=self.recipe.backbone,
+            visibility=self.recipe.visibility,
             size=self.transforms.size,
             mean=self.transforms.mean,
             std=self.transforms.std,
