@@ -82,7 +82,11 @@ class Backbone(nn.Module):
 
     channels: int
     early_channels: int
-    visibility: VisibilityHead | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Not on the class: there it would hide the module that `build_backbone` puts in its place.
+        self.visibility: VisibilityHead | None = None
 
     def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
         """The map of normalised images `[n, 3, H, W]`, and what is known of their visible region.
