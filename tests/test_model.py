@@ -17,7 +17,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from glimpse import model as room
-from glimpse.backbones import BACKBONES, Backbone, build_backbone, load_start
+from glimpse.backbones import BACKBONES, Backbone, Look, build_backbone, load_start
 from glimpse.data import Sample
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError, EmbeddingError, WeightsError
@@ -34,8 +34,8 @@ class Patches(Backbone):
         super().__init__()
         self.conv = nn.Conv2d(3, 16, 16, stride=16)
 
-    def forward(self, x, visible=None):
-        return self.conv(x).relu()
+    def look(self, x, visible=None):
+        return Look(self.conv(x).relu(), visible)
 
 
 @pytest.fixture

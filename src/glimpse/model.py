@@ -6,11 +6,14 @@ import hashlib
 import inspect
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from itertools import islice, zip_longest
+from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_type_hints
 
@@ -21,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from glimpse.backbones import BackboneName, Start, build_backbone, load_start, preprocessing, read_safetensors
+from glimpse.backbones import BackboneName, Look, Start, build_backbone, load_start, preprocessing, read_safetensors
 from glimpse.backbones.fast import can_fuse, folded, has_fast_bfloat16, keep_freed_memory
+from glimpse.backbones.openvino import OpenVino, has_openvino, one_thread
 from glimpse.data import Sample, read_image
 from glimpse.data.transforms import EvalTransform, Visible
 from glimpse.embedding import Embedding
@@ -95,6 +99,10 @@ class Embedded:
     seconds: float
 
 
+Engine = Literal["auto", "torch", "openvino"]
+_MANY = 512
+"""Crops from which on compiling the backbone costs less time than it saves."""
+
 Edit = Callable[[int, Image.Image], tuple[Image.Image, Visible | None]]
 """Changes crop number i before it is embedded, and may say what of it is visible."""
 
@@ -109,9 +117,12 @@ class Model:
         device: where it runs.
         precision: what it computes in; `auto` takes bfloat16 where the processor is quick with it.
         batch: crops per pass.
+        engine: what runs the backbone: `torch`, `openvino` (on CPU, with the extra `cpu` installed; quicker, after some
+            seconds of compiling), or `auto`: OpenVINO, where it can be had, for jobs of 512 crops or more. Crops with
+            a prompt always go through torch. Cosines between what the two give of a crop are above 0.999.
 
     Raises:
-        ConfigError: there is no such precision, or `batch` is below 1.
+        ConfigError: there is no such precision or engine, the engine cannot be had, or `batch` is below 1.
     """
 
     def __init__(
@@ -123,6 +134,7 @@ class Model:
         device: torch.device | str = "cpu",
         precision: Precision = "auto",
         batch: int = 32,
+        engine: Engine = "auto",
     ) -> None:
         if precision not in get_args(Precision):
             raise ConfigError(
@@ -130,7 +142,16 @@ class Model:
             )
         if batch < 1:
             raise ConfigError("batch", f"{batch} crops per pass are too few", "give at least 1")
+        if engine not in get_args(Engine):
+            raise ConfigError("engine", f"'{engine}' is not known", f"choose one of {', '.join(get_args(Engine))}")
+        on_cpu = torch.device(device).type == "cpu"
+        if engine == "openvino" and not on_cpu:
+            raise ConfigError("engine", "'openvino' runs on the CPU only", "choose torch, or device cpu")
+        if engine == "openvino" and not has_openvino():
+            raise ConfigError("engine", "OpenVINO is not installed", "pip install 'glimpse-reid[cpu]'")
         keep_freed_memory()
+        self.engine: Engine = engine if engine != "auto" or (on_cpu and has_openvino()) else "torch"
+        self._openvino: OpenVino | None = None
         self.method = method.eval().to(device)
         self.card = card
         self.made_by = made_by
@@ -198,7 +219,8 @@ class Model:
         except TypeError as error:
             cause = f"{type(images).__name__} is not a list of pictures"
             raise DataError("images", cause, "give a list, such as [image]") from error
-        rows = [self._pass(batch) for batch in self._batches(_side_by_side(pictures, visible))]
+        count = length_hint(images, _MANY)
+        rows = list(self._embeddings(_side_by_side(pictures, visible), count))
         if not rows:
             raise DataError("images", "there is nothing to embed", "give at least one crop")
         return Embedding.cat(rows)
@@ -239,8 +261,8 @@ class Model:
                 yield edit(row, image) if edit is not None else (image, None)
 
         rows = []
-        for batch in self._batches(crops()):
-            rows.append(self._pass(batch))
+        for found in self._embeddings(crops(), len(samples)):
+            rows.append(found)
             if progress is not None:
                 progress(len(rows[-1]))
         if not rows:
@@ -266,14 +288,34 @@ class Model:
                 ahead = reader.submit(make)
                 yield batch
 
+    def _embeddings(self, crops: Iterator[tuple[Image.Image, Visible | None]], count: int) -> Iterator[Embedding]:
+        """One embedding per batch, in order."""
+        batches = self._batches(crops)
+        if self.engine == "torch" or (self.engine == "auto" and count < _MANY):
+            yield from (self._finish(self._look(*batch)) for batch in batches)
+            return
+        if self._openvino is None:
+            self._openvino = OpenVino(self.method.backbone, self.size, bfloat16=self.bfloat16)
+        ahead: deque[Callable[[], Look]] = deque()
+        with one_thread():
+            for images, shown in batches:
+                ahead.append(self._openvino.start(images) if shown is None else partial(self._look, images, shown))
+                if len(ahead) == self._openvino.jobs:
+                    yield self._finish(ahead.popleft()())
+            for finish in ahead:
+                yield self._finish(finish())
+
     @torch.inference_mode()
-    def _pass(self, batch: tuple[Tensor, Tensor | None]) -> Embedding:
-        images, shown = batch
+    def _look(self, images: Tensor, shown: Tensor | None) -> Look:
         images = images.to(self.device, memory_format=torch.channels_last)
-        shown = None if shown is None else shown.to(self.device)
+        seen = None if shown is None or not self.method.knows_prompts else shown.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            seen = shown if self.method.knows_prompts else None
-            look = self._backbone.look(images, seen)
+            found: Look = self._backbone.look(images, seen)
+            return found
+
+    @torch.inference_mode()
+    def _finish(self, look: Look) -> Embedding:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             outputs = self.method.heads(look.features, look.seen)
         embedding = self.method.embed(outputs).to("cpu")
         return Embedding(embedding.tensors, self.made_by)
@@ -374,13 +416,14 @@ def load(
     device: torch.device | str = "cpu",
     precision: Precision = "auto",
     batch: int = 32,
+    engine: Engine = "auto",
 ) -> Model:
     """Load weights.
 
     Args:
         weights: `default` or another name that `glimpse models` lists, or the path of a .safetensors file with its card
             (.json) beside it. The published file of the peer (`osnet_lct_reid.safetensors`) is read without a card.
-        device, precision, batch: see `Model`.
+        device, precision, batch, engine: see `Model`.
 
     Raises:
         WeightsError: there is no such file, it is damaged, or it does not fit its card.
@@ -395,7 +438,9 @@ def load(
     tensors, metadata = read_safetensors(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if PEER_MARK in metadata.get("source", "") and "head_fc.weight" in tensors:
-        return _load_peer(path, tensors, metadata, digest, device=device, precision=precision, batch=batch)
+        return _load_peer(
+            path, tensors, metadata, digest, device=device, precision=precision, batch=batch, engine=engine
+        )
     card = read_card(path.with_suffix(".json"))
     method = build(card)
     wanted = method.state_dict()
@@ -413,7 +458,7 @@ def load(
         )
     method.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()}, strict=False)
     name = path.stem if str(weights) in installed else card.method
-    return Model(method, card, f"{name}@{digest[:8]}", device=device, precision=precision, batch=batch)
+    return Model(method, card, f"{name}@{digest[:8]}", device=device, precision=precision, batch=batch, engine=engine)
 
 
 def read_card(path: Path) -> Card:

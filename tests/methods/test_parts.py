@@ -26,7 +26,8 @@ quick = settings(max_examples=25, deadline=None, database=None)
 
 
 def naive_strips(maps, strips, seen):
-    """Mean of each strip over its visible cells, and how much of it is visible; rows as adaptive pooling cuts them."""
+    """Mean of each strip over its visible cells, and how much of it counts as visible; rows as adaptive pooling cuts
+    them."""
     n, c, h, w = maps.shape
     means, shares = torch.zeros(n, strips, c), torch.zeros(n, strips)
     for i in range(n):
@@ -36,7 +37,12 @@ def naive_strips(maps, strips, seen):
             shares[i, k] = weight / (len(rows) * w)
             for channel in range(c):
                 total = sum(float(maps[i, channel, y, x]) * float(seen[i, 0, y, x]) for y in rows for x in range(w))
-                means[i, k, channel] = total / weight if weight > 1e-6 else 0.0
+                means[i, k, channel] = total / max(weight, 1e-6 * len(rows) * w)  # 0 where nothing is visible
+        # Less than 2 % of a strip is a rim, unless no strip shows more.
+        shown = [float(share) for share in shares[i]]
+        for k in range(strips):
+            if shown[k] < 0.02 and max(shown) >= 0.02:
+                shares[i, k] = 0.0
     return means, shares
 
 
@@ -46,13 +52,24 @@ def test_strip_means_and_shares_are_those_of_loops(seed, h, w, data):
     strips = data.draw(st.integers(1, h))
     maps = torch.randn(2, 3, h, w, generator=seeded(seed))
     seen = torch.rand(2, 1, h, w, generator=seeded(seed + 1))
-    seen = data.draw(st.sampled_from([seen, (seen > 0.5).float(), torch.ones_like(seen)]))
+    faint = seen * torch.rand(2, 1, h, 1, generator=seeded(seed + 2)) ** 8  # rows with a rim, and with no more
+    seen = data.draw(st.sampled_from([seen, faint, (seen > 0.5).float(), torch.ones_like(seen)]))
     means, shares = naive_strips(maps, strips, seen)
     assert_close(strip_means(maps, strips, seen), means, rtol=0, atol=1e-5)
     assert_close(strip_shares(maps, strips, seen), shares, rtol=0, atol=1e-5)
     everything, _ = naive_strips(maps, strips, torch.ones_like(seen))
     assert_close(strip_means(maps, strips), everything, rtol=0, atol=1e-5)
     assert strip_shares(maps, strips, None).tolist() == [[1.0] * strips] * 2
+
+
+def test_a_rim_of_the_next_strips_prompt_counts_as_nothing_unless_it_is_all_there_is():
+    maps, seen = torch.zeros(3, 2, 6, 1), torch.zeros(3, 1, 6, 1)
+    seen[0, 0, :, 0] = torch.tensor([1.0, 1.0, 0.038, 0.0, 0.04, 0.0])  # strips: 1, 0.019 and 0.02
+    seen[1, 0, :, 0] = torch.tensor([0.0, 0.0, 0.038, 0.0, 0.02, 0.0])
+    shares = strip_shares(maps, 3, seen)
+    assert_close(shares[0], torch.tensor([1.0, 0.0, 0.02]), rtol=0, atol=1e-6)
+    assert_close(shares[1], torch.tensor([0.0, 0.019, 0.01]), rtol=0, atol=1e-6)
+    assert shares[2].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_global_mean_is_one_strip():
@@ -108,19 +125,20 @@ def test_anchors_without_a_positive_or_a_negative_take_no_part():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_part_cross_entropy_is_the_sum_over_shown_parts(smoothing):
+def test_part_cross_entropy_counts_parts_by_their_visible_share(smoothing):
     logits = torch.randn(4, 3, 5, generator=seeded())
     pids = torch.tensor([4, 0, 0, 2])
-    shown = torch.rand(4, 3, generator=seeded()) > 0.4
-    total = {True: 0.0, False: 0.0}
+    shares = torch.rand(4, 3, generator=seeded())
+    shares[0, 1], shares[2, 2] = 0.0, 1.0
+    everything = by_share = 0.0
     for i in range(4):
         for k in range(3):
             log_p = (logits[i, k].double() - torch.logsumexp(logits[i, k].double(), 0)).tolist()
             loss = -(1 - smoothing) * log_p[pids[i]] - smoothing * sum(log_p) / 5
-            total[False] += loss / 4
-            total[True] += loss / 4 * bool(shown[i, k])
-    assert abs(float(part_cross_entropy(logits, pids, smoothing)) - total[False]) < 1e-5
-    assert abs(float(part_cross_entropy(logits, pids, smoothing, shown)) - total[True]) < 1e-5
+            everything += loss / 4
+            by_share += loss / 4 * float(shares[i, k])
+    assert abs(float(part_cross_entropy(logits, pids, smoothing)) - everything) < 1e-5
+    assert abs(float(part_cross_entropy(logits, pids, smoothing, shares)) - by_share) < 1e-5
 
 
 def test_classifiers_are_one_matrix_per_part():

@@ -9,7 +9,7 @@ from naive_qpm import ce, cosine_distance, eq_3, table
 from tiny import Tiny, fit, images, seeded, settled
 from torch.testing import assert_close
 
-from glimpse.backbones import Backbone
+from glimpse.backbones import Backbone, Look
 from glimpse.data import open_dataset
 from glimpse.errors import ConfigError
 from glimpse.methods import METHODS, PCB, Baseline, BaselineOptions, PCBOptions, Peer
@@ -174,8 +174,8 @@ class Wide(Backbone):
 
     channels = 512
 
-    def forward(self, x, visible=None):
-        return torch.nn.functional.avg_pool2d(x, 16).mean(1, keepdim=True).expand(-1, 512, -1, -1)
+    def look(self, x, visible=None):
+        return Look(torch.nn.functional.avg_pool2d(x, 16).mean(1, keepdim=True).expand(-1, 512, -1, -1), visible)
 
 
 def test_peer_is_not_trained_here():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpse.backbones import Backbone
+from glimpse.backbones import Backbone, Look
 from glimpse.methods import Method
 
 
@@ -21,8 +21,8 @@ class Tiny(Backbone):
                 self.conv.weight.copy_((self.conv.weight + self.conv.weight.flip(-1)) / 2)
         self.channels = channels
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        return F.relu(self.conv(x))
+    def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
+        return Look(F.relu(self.conv(x)), visible)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

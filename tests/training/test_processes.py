@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import glimpse
+from glimpse.backbones import Backbone, Look, VisibilityHead
 from glimpse.data import Dataset
 from glimpse.errors import DataError
 from glimpse.methods import PCB, PCBOptions
@@ -27,7 +28,7 @@ from glimpse.training.recipe import Optimiser, Stage
 CROPS = 8
 
 
-class Patches(nn.Module):
+class Patches(Backbone):
     """A backbone without batch norms, which see the crops of their own process only."""
 
     channels = 6
@@ -36,15 +37,30 @@ class Patches(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 8, stride=8)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        return self.conv(x)
+    def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
+        features = self.conv(x)
+        return Look(features, *self._judge(features, visible))
+
+
+class Cells(VisibilityHead):
+    """A head without batch norms, for the same reason."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.layers, self.last = nn.Sequential(), nn.Conv2d(6, 1, 1, bias=False)
+
+
+def seeing() -> Patches:
+    backbone = Patches()
+    backbone.visibility = Cells()
+    return backbone
 
 
 def one_step(place: Place) -> tuple[dict[str, Tensor], float]:
     """Weights after a step of SGD on a fixed batch, of which each process has its share, and the loss before it."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    method = PCB(Patches(), 4, PCBOptions(strips=2, dim=5, dropout=0.5))
+    method = PCB(seeing(), 4, PCBOptions(strips=2, dim=5, dropout=0.5))
     images = torch.randn(CROPS, 3, 32, 16)
     visible = torch.ones(CROPS, 32, 16)
     visible[1, 16:] = visible[6, :, 8:] = visible[7, 8:] = 0  # more is hidden from the second process than the first
@@ -52,7 +68,8 @@ def one_step(place: Place) -> tuple[dict[str, Tensor], float]:
     rows = torch.arange(CROPS)
     share = rows.chunk(place.world)[place.rank]
     batch = Batch(images[share], visible[share], (rows // 2)[share], share, corners[share])
-    stage = Stage(epochs=1, anchor=3.0, optimiser=Optimiser(kind="sgd", lr=0.5, momentum=0, schedule="constant"))
+    how = Optimiser(kind="sgd", lr=0.5, momentum=0, schedule="constant")
+    stage = Stage(epochs=1, anchor=3.0, visibility=2.0, optimiser=how)
     anchors = np.random.default_rng(0).normal(size=(CROPS, 6, 4, 2)).astype(np.float16)
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -71,10 +88,10 @@ def one_step(place: Place) -> tuple[dict[str, Tensor], float]:
 
 def test_two_processes_learn_what_one_would() -> None:
     """Loss and gradients (in what a step of SGD does) are those of one process with the whole batch: losses, dropout,
-    the heads' batch norms and the anchor see all crops."""
+    the heads' batch norms, the anchor and the visibility head see all crops."""
     (one, loss), (two, loss_of_two) = one_step(Place()), launch(one_step, 2)
     assert loss_of_two == pytest.approx(loss, rel=1e-5)
-    start = PCB(Patches(), 4, PCBOptions(strips=2, dim=5)).state_dict()
+    start = PCB(seeing(), 4, PCBOptions(strips=2, dim=5)).state_dict()
     for name, value in one.items():
         assert torch.allclose(value, two[name], atol=1e-5, rtol=1e-5), name
         assert not value.is_floating_point() or not torch.equal(value, start[name])
@@ -102,10 +119,12 @@ def test_training_in_two_processes_from_recipe_to_weights(small: Any, people: Da
     recipe = small(
         "pcb",
         [
-            {"name": "ide", "epochs": 1, "method": "baseline", "optimiser": optimiser},
+            {"name": "ide", "epochs": 1, "method": "baseline", "visibility": 1.0, "optimiser": optimiser},
+            {"name": "visibility", "epochs": 1, "learns": "visibility", "optimiser": optimiser},
             {"name": "heads", "epochs": 1, "cached": 1, "prompt": 0.5, "optimiser": optimiser},
-            {"name": "joint", "epochs": 2, "prompt": 0.5, "anchor": 1.0, "optimiser": optimiser},
+            {"name": "joint", "epochs": 2, "prompt": 0.5, "anchor": 1.0, "visibility": 0.5, "optimiser": optimiser},
         ],
+        visibility=True,
         options={"strips": 2, "dim": 16},
         transforms={"size": [64, 32], "pad": 2, "occlusion": {"p": 0.5}},
         sampling={"people": 2, "crops": 2},
@@ -119,7 +138,7 @@ def test_training_in_two_processes_from_recipe_to_weights(small: Any, people: Da
     assert len(model.embed_samples(people.query).embedding) == len(people.query)
     assert "2 processes" in model.card.machine
     ide, joint = (
-        load_file(tmp_path / "run" / "stages" / name / "weights.safetensors") for name in ("0-ide", "2-joint")
+        load_file(tmp_path / "run" / "stages" / name / "weights.safetensors") for name in ("0-ide", "3-joint")
     )
     assert not torch.equal(ide["backbone.final.conv.weight"], joint["backbone.final.conv.weight"])
     # 16 crops in batches of 2 x 4: two steps an epoch.

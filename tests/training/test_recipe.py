@@ -49,7 +49,7 @@ def test_unknown_recipe_lists_the_installed_ones() -> None:
 @pytest.mark.parametrize(
     ("change", "field", "said"),
     [
-        ({"epochs": 3}, "epochs", "there is no field 'epochs'; known: method, options, backbone, start"),
+        ({"epochs": 3}, "epochs", "there is no field 'epochs'; known: method, options, backbone, visibility, start"),
         (
             {"stages": [{"epochs": 1, "optimizer": {}}]},
             "stages.0.optimizer",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from glimpse.backbones import build_backbone
+from glimpse.backbones import Backbone, Look, build_backbone
 from glimpse.data.transforms import Occlusion, TrainTransform, TransformSettings, Zoom
 from glimpse.errors import ConfigError
 from glimpse.methods import Baseline, BaselineOptions
@@ -61,13 +61,13 @@ def test_frozen_parts_are_named() -> None:
         frozen_modules(backbone, ("layer1",))
 
 
-class Pooling(nn.Module):
+class Pooling(Backbone):
     """A backbone that sees nothing but colours: means of 8 x 8 pixels."""
 
     channels = 3
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        return F.avg_pool2d(x, 8)
+    def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
+        return Look(F.avg_pool2d(x, 8), visible)
 
 
 def _anchored(settings: TransformSettings, corners_known: bool = True) -> float:

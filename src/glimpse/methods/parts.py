@@ -16,7 +16,7 @@ def cells(visible: Tensor | None, features: Tensor) -> Tensor | None:
     return F.adaptive_avg_pool2d(visible[:, None].to(features), (features.shape[-2], features.shape[-1]))
 
 
-def strip_means(features: Tensor, strips: int, seen: Tensor | None = None) -> Tensor:
+def strip_means(features: Tensor, strips: int, seen: Tensor | None = None, gain: Tensor | None = None) -> Tensor:
     """Region average pooling: mean of each of K equal strips over its visible cells, `[n, K, c]`.
 
     Rows that K does not divide are shared between neighbours as adaptive pooling does. A strip without a visible cell
@@ -25,6 +25,7 @@ def strip_means(features: Tensor, strips: int, seen: Tensor | None = None) -> Te
     Args:
         features: map `[n, c, h, w]`.
         seen: visible share of each cell `[n, 1, h, w]`, or `None` for all.
+        gain: factor on the features of each cell `[n, 1, h, w]`; it does not count as more or less of the cell.
 
     Raises:
         ConfigError: the map has fewer than K rows.
@@ -39,11 +40,16 @@ def strip_means(features: Tensor, strips: int, seen: Tensor | None = None) -> Te
             f"{strips} strips do not fit a map of {features.shape[2]} rows",
             "use fewer strips or a taller input",
         )
-    if seen is None:
-        return F.adaptive_avg_pool2d(features, (strips, 1)).squeeze(-1).transpose(1, 2)
-    pooled = F.adaptive_avg_pool2d((features * seen).float(), (strips, 1))
-    share = F.adaptive_avg_pool2d(seen.float(), (strips, 1)).clamp_min(1e-6)
-    return (pooled / share).squeeze(-1).transpose(1, 2).to(features.dtype)
+    n, _, h, w = features.shape
+    rows = torch.zeros(strips, h, 1, device=features.device)
+    for k in range(strips):
+        rows[k, k * h // strips : -(-(k + 1) * h // strips)] = 1.0
+    counted = rows.expand(n, strips, h, w) if seen is None else rows * seen.float()
+    weights = counted if gain is None else counted * gain.float()
+    # One product of matrices, which reads the map once.
+    sums = weights.flatten(2).to(features.dtype) @ features.flatten(2).transpose(1, 2)
+    means = sums.float() / counted.sum((2, 3)).clamp_min(1e-6 * w)[..., None]
+    return means.to(features.dtype)
 
 
 def strip_shares(features: Tensor, strips: int, seen: Tensor | None) -> Tensor:

@@ -142,13 +142,14 @@ class ISA(nn.Module):
         self.excite = nn.Linear(dim // reduction, dim)
         self.scale = 1.0 if scale == "paper" else dim**-0.5
 
-    def forward(self, h: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From the coarse feature h `[n, d]` and G `[n, d, y, x]`: `(h_hat [n, d/r], M [n, 1, y, x], G_tilde)`."""
+    def forward(self, h: Tensor, features: Tensor, to_g: Tensor) -> tuple[Tensor, Tensor]:
+        """From the coarse feature h `[n, d]`, F `[n, c, y, x]` and the weights `[d, c]` of G = to_g F: `(h_hat
+        [n, d/r], M [n, 1, y, x])`."""
         h_hat = self.squeeze(h)
         h_tilde = self.excite(F.relu(h_hat))
-        response = torch.einsum("ndyx,nd->nyx", maps, h_tilde.to(maps.dtype))
-        attention = torch.sigmoid(response.float() * self.scale)[:, None].to(maps.dtype)  # eq. 7
-        return h_hat, attention, attention * maps + maps  # eq. 8
+        # Inner product with G, cell by cell: G is linear in F, so its weights go to the vector and not to the map.
+        response = torch.einsum("ncyx,nc->nyx", features, (h_tilde @ to_g.to(h_tilde.dtype)).to(features.dtype))
+        return h_hat, torch.sigmoid(response.float() * self.scale)[:, None]  # eq. 7
 
 
 class QPM(Method):
@@ -202,12 +203,15 @@ class QPM(Method):
             return out
         q = out["weights"]
         q_hat = q / q.sum(1, keepdim=True).clamp_min(1e-6)  # eq. 5
-        maps = self.to_g(features)
+        # G is a 1x1 convolution of F without bias and is only ever pooled: pooled first, it costs K cells a crop.
+        to_g = self.to_g.weight.flatten(1)
+        gain: Tensor | None = None
         if o.has_isa:
-            g = self._normed(self.g_norm, strip_means(maps, o.strips, seen))
+            g = self._normed(self.g_norm, F.linear(strip_means(features, o.strips, seen), to_g))
             h = torch.einsum("nk,nkd->nd", q_hat, g)  # eq. 4
-            out["h_hat"], out["attention"], maps = self.isa(h, maps)
-        g_tilde = self._normed(self.g_tilde_norm, strip_means(maps, o.strips, seen))
+            out["h_hat"], out["attention"] = self.isa(h, features, to_g)
+            gain = 1.0 + out["attention"]  # eq. 8: G_tilde = M G + G
+        g_tilde = self._normed(self.g_tilde_norm, F.linear(strip_means(features, o.strips, seen, gain), to_g))
         # The single-image rows of Tables V and VI fuse strips by the image's own scores; AGFE waits for the pair.
         out["globals"] = g_tilde if o.global_kind == "agfe" else torch.einsum("nk,nkd->nd", q_hat, g_tilde)
         return out
