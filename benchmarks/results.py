@@ -19,9 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from glimpse.data import holdout, open_dataset
+from glimpse.data import holdout, open_dataset, read_image
 from glimpse.evaluation import (
     EvaluationRecord,
     OcclusionSuite,
@@ -31,8 +34,10 @@ from glimpse.evaluation import (
     quality_auc,
 )
 from glimpse.evaluation.occluded import read_sources
+from glimpse.evaluation.quality import auc
 from glimpse.files import write_text
 from glimpse.model import Model, load
+from glimpse.synthetic.occlusion import SIDES, Occluder
 
 ROOT = Path(__file__).parent.parent
 JSON, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
@@ -70,6 +75,7 @@ def evaluate(name: str, weights: str, market_spec: str, partial: str, command: s
         small = evaluate_dataset(model, open_dataset(f"{probe}:{partial}"), seed=SEED)
         entry[probe] = summary(small)
     entry["quality"] = quality(model, sources)
+    entry["visibility"] = visibility(model, sources)
     return entry
 
 
@@ -111,11 +117,37 @@ def suite_record(suite: OcclusionSuite, report: Report) -> dict[str, Any]:
 
 def quality(model: Model, samples: list[Any]) -> dict[str, float] | None:
     """Whether weights of parts know what is covered, on identities that were held out."""
-    if model.card.method != "qpm":
+    if model.card.method not in ("qpm", "pcb"):
         return None
     patches = read_sources(samples[::2], SEED)
     found = quality_auc(model, samples[1::2], sources=patches, seed=SEED)
     return {"auc": found.auc, "covered": found.covered, "clear": found.clear, "crops": len(samples[1::2])}
+
+
+def visibility(model: Model, samples: list[Any]) -> dict[str, float] | None:
+    """How many cells the visibility head gets right on held-out identities, under an object over 40 or 60 %; and how
+    many clear crops it finds more than a twentieth hidden in."""
+    if model.method.backbone.visibility is None:
+        return None
+    patches, crops = read_sources(samples[::2], SEED), [read_image(sample) for sample in samples[1::2]]
+    covered: list[Any] = []
+    truths: list[Tensor] = []
+    for row, crop in enumerate(crops):
+        image, mask = Occluder("object", SIDES[row % 4], (0.4, 0.6)[row // 4 % 2], patches, SEED).edit(row, crop)
+        covered.append(image)
+        truths.append(torch.from_numpy(np.asarray(mask)).float())
+    found, clear = model.visibility(covered), model.visibility(crops)
+    size = (found.shape[1], found.shape[2])
+    truth = torch.cat([F.adaptive_avg_pool2d(mask[None, None], size)[0] for mask in truths])
+    sure = (truth < 0.02) | (truth > 0.98)
+    right = ((found > 0.5) == (truth > 0.5))[sure].float().mean()
+    alarms = ((clear < 0.5).float().mean((1, 2)) > 0.05).float().mean()
+    return {
+        "auc": auc(found[sure].double().numpy(), (truth > 0.5)[sure].numpy()),
+        "cells_right": float(right),
+        "clear_crops_found_covered": float(alarms),
+        "crops": len(crops),
+    }
 
 
 # ---------------------------------------------------------------- tables

@@ -47,9 +47,18 @@ OPTIONS = {"qpm": {"strips": 2, "dim": 16}, "pcb": {"strips": 2, "dim": 8}, "bas
 SIZE, HALF = (64, 32), (0.5, 0.5, 0.5)
 
 
-def made(method: str = "qpm", seed: int = 0, ids: int = 3, **how) -> Model:
+def made(method: str = "qpm", seed: int = 0, ids: int = 3, visibility: bool = False, **how) -> Model:
     torch.manual_seed(seed)
-    card = Card(method=method, options=OPTIONS[method], backbone="osnet_x0_25", size=SIZE, mean=HALF, std=HALF, ids=ids)
+    card = Card(
+        method=method,
+        options=OPTIONS[method],
+        backbone="osnet_x0_25",
+        visibility=visibility,
+        size=SIZE,
+        mean=HALF,
+        std=HALF,
+        ids=ids,
+    )
     network = build(card)
     for name, buffer in network.named_buffers():
         if name.endswith("running_var"):
@@ -103,6 +112,56 @@ def test_weights_for_search_are_half_as_large_and_embed_nearly_the_same(method, 
     again = load(tmp_path / "search.safetensors", precision="float32")
     assert again.card.ids == 0
     same(model.embed(CROPS), again.embed(CROPS), atol=0.01)
+
+
+@pytest.mark.parametrize("method", sorted(OPTIONS))
+def test_a_visibility_head_is_saved_and_loaded_with_the_rest(method, tmp_path):
+    model = made(method, visibility=True)
+    model.save(tmp_path / "whole.safetensors")
+    again = load(tmp_path / "whole.safetensors", precision="float32")
+    assert again.card.visibility
+    assert again.method.backbone.visibility is not None
+    one = model.embed(CROPS)
+    same(again.embed(CROPS), one)
+    same(model.embed(CROPS, [(0, 0, 24, 25)] * 7), again.embed(CROPS, [(0, 0, 24, 25)] * 7))
+    if "weights" in one.names:
+        assert (one["weights"] < 1).all()
+    model.save(tmp_path / "search.safetensors", for_search=True)
+    assert load(tmp_path / "search.safetensors").method.backbone.visibility is not None
+
+
+def test_what_the_head_sees_can_be_asked_for():
+    model = made("pcb", visibility=True, batch=3)
+    seen = model.visibility(CROPS)
+    assert (seen.shape, seen.dtype) == ((7, 4, 2), torch.float32)
+    # Strips of two rows: their weights are what is seen of them.
+    assert_close(model.embed(CROPS)["weights"], seen.reshape(7, 2, 4).mean(2), rtol=0, atol=1e-5)
+    told = model.visibility(CROPS, [(0, 0, 24, 25)] * 7)
+    assert told[:, 2:].max() < 0.02  # the rim of the box, which resizing leaves
+    assert told[:, :2].min() > 0.5
+    with pytest.raises(DataError, match="images: there is nothing to look at"):
+        model.visibility([])
+    with pytest.raises(WeightsError, match=r"qpm@0: have no head .* Remedy: train them with `visibility: true`"):
+        made().visibility(CROPS)
+
+
+def test_a_card_from_before_visibility_heads_is_read(tmp_path):
+    model, path = made(), tmp_path / "old.safetensors"
+    model.save(path)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card.pop("visibility") is False
+    path.with_suffix(".json").write_text(json.dumps(card))
+    again = load(path, precision="float32")
+    assert (again.card.visibility, again.method.backbone.visibility) == (False, None)
+    same(again.embed(CROPS), model.embed(CROPS))
+
+
+def test_weights_with_a_head_do_not_fit_a_card_without(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    made(visibility=True).save(path)
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(card | {"visibility": False}))
+    assert "does not fit its card (first tensor that differs: backbone.visibility.bias)" in refused(path)
 
 
 def test_hashes_tell_weights_apart(tmp_path):

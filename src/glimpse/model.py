@@ -148,7 +148,9 @@ class Model:
         if engine == "openvino" and not on_cpu:
             raise ConfigError("engine", "'openvino' runs on the CPU only", "choose torch, or device cpu")
         if engine == "openvino" and not has_openvino():
-            raise ConfigError("engine", "OpenVINO is not installed", "pip install 'glimpse-reid[cpu]'")
+            raise ConfigError(
+                "engine", "OpenVINO is not installed", "install the extra: pip install 'glimpse-reid[cpu]'"
+            )
         keep_freed_memory()
         self.engine: Engine = engine if engine != "auto" or (on_cpu and has_openvino()) else "torch"
         self._openvino: OpenVino | None = None
@@ -214,16 +216,35 @@ class Model:
             DataError: there is no image, one is no picture, there are not as many regions as images, or a region does
                 not fit its crop.
         """
-        try:
-            pictures = (as_picture(image, f"image {row}") for row, image in enumerate(images))
-        except TypeError as error:
-            cause = f"{type(images).__name__} is not a list of pictures"
-            raise DataError("images", cause, "give a list, such as [image]") from error
-        count = length_hint(images, _MANY)
-        rows = list(self._embeddings(_side_by_side(pictures, visible), count))
+        rows = list(self._embeddings(_side_by_side(_pictures(images), visible), length_hint(images, _MANY)))
         if not rows:
             raise DataError("images", "there is nothing to embed", "give at least one crop")
         return Embedding.cat(rows)
+
+    def visibility(self, images: Iterable[Image.Image], visible: Iterable[Visible | None] | None = None) -> Tensor:
+        """What of each crop shows the person, as the weights see it: their visibility head, times the prompt.
+
+        Args:
+            images, visible: see `embed`.
+
+        Returns:
+            float32 `[n, h, w]` in [0, 1], one value per cell of the map (16 x 16 pixels of the input).
+
+        Raises:
+            WeightsError: the weights have no visibility head.
+            DataError: as `embed` does.
+        """
+        if self.method.backbone.visibility is None:
+            cause = "have no head that tells what is visible"
+            raise WeightsError(self.made_by, cause, "train them with `visibility: true`, or choose others")
+        rows: list[Tensor] = []
+        for batch in self._batches(_side_by_side(_pictures(images), visible)):
+            seen = self._look(*batch).seen
+            assert seen is not None
+            rows.append(seen.float().cpu())
+        if not rows:
+            raise DataError("images", "there is nothing to look at", "give at least one crop")
+        return torch.cat(rows)
 
     def embed_samples(
         self,
@@ -328,6 +349,14 @@ class Model:
             for_search: leave out the classifiers and store half precision: what matching needs, at half the size.
         """
         save(self.method, self.card, path, for_search=for_search)
+
+
+def _pictures(images: Iterable[Image.Image]) -> Iterator[Image.Image]:
+    try:
+        return (as_picture(image, f"image {row}") for row, image in enumerate(images))
+    except TypeError as error:
+        cause = f"{type(images).__name__} is not a list of pictures"
+        raise DataError("images", cause, "give a list, such as [image]") from error
 
 
 def as_picture(image: object, where: str) -> Image.Image:

@@ -170,12 +170,6 @@ def test_every_backbone_tells_what_it_sees(name):
         assert torch.equal(told.features, features)
 
 
-def test_a_head_is_built_for_the_map_that_it_looks_at():
-    for name in BACKBONES:
-        network = build_backbone(name, visibility=True)
-        assert network.visibility.layers[0].in_channels == network.early_channels
-
-
 @pytest.mark.parametrize(("instance_norm", "gate"), [(False, "se"), (True, "lct")])
 def test_osnet_whose_head_sees_everything_is_osnet(instance_norm, gate):
     torch.manual_seed(0)

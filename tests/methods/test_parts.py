@@ -37,7 +37,7 @@ def naive_strips(maps, strips, seen):
             shares[i, k] = weight / (len(rows) * w)
             for channel in range(c):
                 total = sum(float(maps[i, channel, y, x]) * float(seen[i, 0, y, x]) for y in rows for x in range(w))
-                means[i, k, channel] = total / max(weight, 1e-6 * len(rows) * w)  # 0 where nothing is visible
+                means[i, k, channel] = total / weight if weight else 0.0
         # Less than 2 % of a strip is a rim, unless no strip shows more.
         shown = [float(share) for share in shares[i]]
         for k in range(strips):
@@ -52,7 +52,7 @@ def test_strip_means_and_shares_are_those_of_loops(seed, h, w, data):
     strips = data.draw(st.integers(1, h))
     maps = torch.randn(2, 3, h, w, generator=seeded(seed))
     seen = torch.rand(2, 1, h, w, generator=seeded(seed + 1))
-    faint = seen * torch.rand(2, 1, h, 1, generator=seeded(seed + 2)) ** 8  # rows with a rim, and with no more
+    faint = (seen > 0.5) * (0.001 + 0.05 * torch.rand(2, 1, h, 1, generator=seeded(seed + 2)))
     seen = data.draw(st.sampled_from([seen, faint, (seen > 0.5).float(), torch.ones_like(seen)]))
     means, shares = naive_strips(maps, strips, seen)
     assert_close(strip_means(maps, strips, seen), means, rtol=0, atol=1e-5)
@@ -70,6 +70,13 @@ def test_a_rim_of_the_next_strips_prompt_counts_as_nothing_unless_it_is_all_ther
     assert_close(shares[0], torch.tensor([1.0, 0.0, 0.02]), rtol=0, atol=1e-6)
     assert_close(shares[1], torch.tensor([0.0, 0.019, 0.01]), rtol=0, atol=1e-6)
     assert shares[2].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_gain_on_cells_does_not_count_as_more_of_them():
+    maps, seen = torch.randn(2, 3, 5, 2, generator=seeded()), torch.rand(2, 1, 5, 2, generator=seeded(1))
+    gain = 1 + torch.rand(2, 1, 5, 2, generator=seeded(2))
+    for shown in (seen, None):
+        assert_close(strip_means(maps, 2, shown, gain), strip_means(maps * gain, 2, shown), rtol=0, atol=1e-5)
 
 
 def test_global_mean_is_one_strip():

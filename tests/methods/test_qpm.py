@@ -158,9 +158,17 @@ def test_scaled_attention_divides_the_inner_product_by_the_root_of_the_width():
     torch.manual_seed(0)
     paper, scaled = ISA(16, 4, "paper"), ISA(16, 4, "sqrt")
     scaled.load_state_dict(paper.state_dict())
-    h, maps = torch.randn(2, 16, generator=seeded()), torch.randn(2, 16, 3, 2, generator=seeded(1))
-    one, two = paper(h, maps)[1], scaled(h, maps)[1]
+    h, maps = torch.randn(2, 16, generator=seeded()), torch.randn(2, 5, 3, 2, generator=seeded(1))
+    to_g = torch.randn(16, 5, generator=seeded(2)) / 5
+    one, two = paper(h, maps, to_g)[1], scaled(h, maps, to_g)[1]
     assert_close(two.logit(), one.logit() / 4, rtol=1e-4, atol=1e-4)
+    # Eq. 7, on G made cell by cell.
+    h_tilde = paper.excite(paper.squeeze(h).relu())
+    for i in range(2):
+        for y in range(3):
+            for x in range(2):
+                response = (to_g @ maps[i, :, y, x]) @ h_tilde[i]
+                assert_close(one[i, 0, y, x], response.sigmoid(), rtol=0, atol=1e-5)
 
 
 # ---------------------------------------------------------------- the rows of Tables V and VI

@@ -118,9 +118,7 @@ def test_a_corrupt_crop_stops_or_is_reported(drawn: Path, tmp_path: Path, people
     samples = open_dataset(f"market1501:{tmp_path / 'people'}").split("train")
     with pytest.raises(DataError, match=broken.name):
         read_crops(samples)
-    done: list[int] = []
-    crops, rows, bad = read_crops(samples, skip_bad=True, progress=done.append)
+    crops, rows, bad = read_crops(samples, skip_bad=True)
     assert len(crops) == len(rows) == len(samples) - 1
-    assert sum(done) == len(samples)
     assert [broken.name in str(error) for error in bad] == [True]
     assert broken.name not in {Path(samples[row].name).name for row in rows}

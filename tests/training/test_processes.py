@@ -119,7 +119,7 @@ def test_training_in_two_processes_from_recipe_to_weights(small: Any, people: Da
     recipe = small(
         "pcb",
         [
-            {"name": "ide", "epochs": 1, "method": "baseline", "visibility": 1.0, "optimiser": optimiser},
+            {"name": "ide", "epochs": 1, "method": "baseline", "optimiser": optimiser},
             {"name": "visibility", "epochs": 1, "learns": "visibility", "optimiser": optimiser},
             {"name": "heads", "epochs": 1, "cached": 1, "prompt": 0.5, "optimiser": optimiser},
             {"name": "joint", "epochs": 2, "prompt": 0.5, "anchor": 1.0, "visibility": 0.5, "optimiser": optimiser},

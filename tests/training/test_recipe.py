@@ -84,6 +84,35 @@ def test_unknown_recipe_lists_the_installed_ones() -> None:
         ),
         ({"stages": [{"epochs": 1, "cached": 1, "anchor": 1.0}]}, "stages.0", "no backbone to anchor"),
         ({"transforms": {"size": [64]}}, "transforms.size.1", "field required"),
+        ({"visibility": True}, "visibility", "no stage teaches it"),
+        ({"stages": [{"epochs": 1, "visibility": 1.0}]}, "visibility", "a stage teaches a head that is not there"),
+        (
+            {"stages": [{"name": "a", "epochs": 1, "learns": "visibility"}, {"epochs": 1}]},
+            "visibility",
+            "a stage teaches a head that is not there",
+        ),
+        (
+            {"visibility": True, "stages": [{"epochs": 1, "learns": "visibility"}]},
+            "stages.0.learns",
+            "the last stage must train 'pcb' itself",
+        ),
+        ({"stages": [{"epochs": 1, "learns": "heads"}]}, "stages.0.learns", "'method' or 'visibility'"),
+        ({"stages": [{"epochs": 1, "visibility": -1}]}, "stages.0.visibility", "greater than or equal to 0"),
+        ({"stages": [{"epochs": 1, "cached": 1, "visibility": 1}]}, "stages.0", "no backbone that could learn"),
+        *(
+            (
+                {"stages": [{"epochs": 1, "learns": "visibility", **idle}, {"name": "b", "epochs": 1}]},
+                "stages.0",
+                f"only the visibility head learns here: leave out {next(iter(idle))}",
+            )
+            for idle in (
+                {"method": "baseline"},
+                {"cached": 2},
+                {"freeze": ["stem"]},
+                {"anchor": 1.0},
+                {"teacher": 1.0},
+            )
+        ),
     ],
 )
 def test_wrong_settings_name_file_and_field(change: dict[str, Any], field: str, said: str, tmp_path: Path) -> None:
@@ -94,6 +123,22 @@ def test_wrong_settings_name_file_and_field(change: dict[str, Any], field: str, 
     assert told.value.where == f"{path}, field '{field}'"
     assert said in told.value.cause
     assert "docs/recipes.md" in told.value.remedy
+
+
+def test_a_stage_that_teaches_the_head_alone_names_all_that_does_not_belong_in_it() -> None:
+    stage = {"epochs": 1, "learns": "visibility", "freeze": ["stem"], "visibility": 2.0, "anchor": 1.0}
+    with pytest.raises(ConfigError, match=r"leave out freeze, anchor, visibility\."):
+        parse_recipe({**SMALL, "visibility": True, "stages": [stage, {"name": "b", "epochs": 1}]})
+    # Its own optimiser, batches and prompts do.
+    own = {"epochs": 2, "learns": "visibility", "prompt": 0.2, "optimiser": {"lr": 1e-3}, "sampling": {"people": 0}}
+    recipe = parse_recipe({**SMALL, "visibility": True, "stages": [own, {"name": "b", "epochs": 1}]})
+    assert [stage.learns for stage in recipe.stages] == ["visibility", "method"]
+    assert parse_recipe(recipe.model_dump(mode="json")) == recipe
+
+
+def test_a_head_may_be_taught_beside_the_method_alone() -> None:
+    recipe = parse_recipe({**SMALL, "visibility": True, "stages": [{"epochs": 1, "visibility": 0.5}]})
+    assert recipe.visibility
 
 
 def test_changes_reach_options_lists_and_groups_that_are_not_there(small: Path) -> None:

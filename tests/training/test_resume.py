@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from glimpse.training import Recipe
 
-KILLED_AT = 6  # steps of the second stage; an epoch has four of them
+KILLED_AT = 6  # steps of the last stage; an epoch has four of them
 SCRIPT = """
 import os, signal, sys
 from glimpse.training import Recipe, train
@@ -36,10 +36,12 @@ def _recipe(small: Any, workers: int) -> Recipe:
     """All that is random: dropout, prompts, occluders, the order of crops; and a rate that changes at every step."""
     optimiser = {"kind": "adamw", "lr": 2e-3, "schedule": "cosine", "warmup": 0.5}
     ide = {"name": "ide", "epochs": 1, "method": "baseline", "options": {"triplet": False}, "optimiser": optimiser}
-    joint = {"name": "joint", "epochs": 3, "freeze": ["stem", "stage1"], "prompt": 0.5, "optimiser": optimiser}
+    seeing = {"name": "visibility", "epochs": 1, "learns": "visibility", "prompt": 0.5, "optimiser": optimiser}
+    joint = {"name": "joint", "epochs": 3, "freeze": ["stem", "stage1"], "prompt": 0.5, "visibility": 0.5}
     recipe: Recipe = small(
         "pcb",
-        [ide, joint],
+        [ide, seeing, {**joint, "optimiser": optimiser}],
+        visibility=True,
         options={"strips": 2, "dim": 16, "dropout": 0.5},
         transforms={"size": [64, 32], "pad": 2, "occlusion": {"p": 0.5}},
         sampling={"people": 2, "crops": 2},
@@ -73,8 +75,8 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(
     killed = _train(recipe, drawn, out, KILLED_AT)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert {"stages/0-ide/weights.safetensors", "stages/1-joint/epoch.ckpt", "best.safetensors"} <= left
-    assert not {"stages/1-joint/weights.safetensors", "last.safetensors"} & left
+    assert {"stages/0-ide/weights.safetensors", "stages/2-joint/epoch.ckpt", "best.safetensors"} <= left
+    assert not {"stages/2-joint/weights.safetensors", "last.safetensors"} & left
     assert not list(out.rglob(".*"))
     first_stage = (out / "stages" / "0-ide" / "weights.safetensors").stat().st_mtime_ns
     first_log = (out / "logs" / "joint" / "metrics.csv").read_text()

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 from glimpse.data.dataset import Dataset, misfit
+from glimpse.data.layout import find_layout, read_folder
 from glimpse.data.protocol import Protocol
 from glimpse.data.samples import DISTRACTOR, JUNK, Sample
-from glimpse.data.stores import AnyStore, find_folders, images_only
+from glimpse.data.stores import AnyStore
 from glimpse.data.words import count
 from glimpse.errors import DataError
 
@@ -50,31 +51,13 @@ def open_market1501(path: str | Path, *, skip_bad: bool = False) -> Dataset:
     Raises:
         DataError: the folders are not there, or twice, or a file name does not fit.
     """
-    places = find_folders(path, tuple(FOLDERS.values()))
-    if not places:
-        expected = ", ".join(FOLDERS.values())
-        raise DataError(path, f"holds none of the folders {expected}", "give the Market-1501 zip or folder itself")
-    if len(places) > 1:
-        found = " and ".join(f"{store.root}/{prefix}" for store, prefix, _ in places[:2])
-        raise DataError(path, f"holds the layout more than once ({found})", "give one of them")
-    store, _, files = places[0]
+    expected = ", ".join(FOLDERS.values())
+    missing = DataError(path, f"holds none of the folders {expected}", "give the Market-1501 zip or folder itself")
+    store, files = find_layout(path, tuple(FOLDERS.values()), missing=missing)
     notes: list[str] = []
     splits: dict[str, tuple[Sample, ...]] = {}
     for split, folder in FOLDERS.items():
-        images, others = images_only(files[folder])
-        if others:
-            notes.append(f"{count(others, 'file')} in {folder} ignored: not pictures.")
-        samples: list[Sample] = []
-        bad: list[str] = []
-        for name in images:
-            try:
-                samples.append(parse(store, name))
-            except DataError:
-                if not skip_bad:
-                    raise
-                bad.append(name)
-        if bad:
-            notes.append(f"{count(len(bad), 'file')} in {folder} skipped: names that do not fit (first: {bad[0]}).")
+        samples = read_folder(store, folder, files[folder], parse, skip_bad=skip_bad, notes=notes)
         kept = tuple(sample for sample in samples if sample.pid != JUNK)
         if len(kept) < len(samples):
             notes.append(f"{count(len(samples) - len(kept), 'junk crop')} (pid -1) dropped from {split}.")

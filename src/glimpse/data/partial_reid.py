@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from glimpse.data.dataset import Dataset, misfit
+from glimpse.data.layout import find_layout, read_folder
 from glimpse.data.protocol import Protocol
 from glimpse.data.samples import Sample
-from glimpse.data.stores import find_folders, images_only
-from glimpse.data.words import count
+from glimpse.data.stores import AnyStore
 from glimpse.errors import DataError
 
 PROBES = {"occluded": "occluded_body_images", "cropped": "partial_body_images"}
@@ -23,6 +23,18 @@ EXPECTED = "PID_INDEX.jpg, such as 001_002.jpg"
 
 # The second number is no camera: read as one, it would silently cost each query the right answer of the same index.
 _NAME = re.compile(r"(?P<pid>\d+)_(?P<index>\d+)\.\w+")
+
+
+def parse(store: AnyStore, name: str) -> Sample:
+    """The sample that a file name says.
+
+    Raises:
+        DataError: the name does not fit.
+    """
+    match = _NAME.fullmatch(name.rpartition("/")[2])
+    if match is None or int(match["pid"]) == 0:
+        raise misfit(f"{store.root}/{name}", EXPECTED)
+    return Sample(store, name, int(match["pid"]))
 
 
 def open_partial_reid(
@@ -41,34 +53,13 @@ def open_partial_reid(
         DataError: the folders are not there, or twice, or a file name does not fit.
     """
     wanted = (PROBES[probes], GALLERY)
-    places = [place for place in find_folders(path, wanted) if all(place[2].values())]
-    if not places:
-        cause = f"does not hold the folders {wanted[0]} and {wanted[1]}"
-        raise DataError(path, cause, "give the Partial-REID zip or folder itself")
-    if len(places) > 1:
-        found = " and ".join(f"{store.root}/{prefix}" for store, prefix, _ in places[:2])
-        raise DataError(path, f"holds the layout more than once ({found})", "give one of them")
-    store, _, files = places[0]
+    cause = f"does not hold the folders {wanted[0]} and {wanted[1]}"
+    missing = DataError(path, cause, "give the Partial-REID zip or folder itself")
+    store, files = find_layout(path, wanted, missing=missing, together=True)
     notes: list[str] = []
-    sides: list[tuple[Sample, ...]] = []
-    for folder in wanted:
-        images, others = images_only(files[folder])
-        if others:
-            notes.append(f"{count(others, 'file')} in {folder} ignored: not pictures.")
-        samples: list[Sample] = []
-        bad: list[str] = []
-        for name in images:
-            match = _NAME.fullmatch(name.rpartition("/")[2])
-            if match is not None and int(match["pid"]) > 0:
-                samples.append(Sample(store, name, int(match["pid"])))
-            elif skip_bad:
-                bad.append(name)
-            else:
-                raise misfit(f"{store.root}/{name}", EXPECTED)
-        if bad:
-            notes.append(f"{count(len(bad), 'file')} in {folder} skipped: names that do not fit (first: {bad[0]}).")
-        sides.append(tuple(samples))
-    query, gallery = sides
+    query, gallery = (
+        tuple(read_folder(store, folder, files[folder], parse, skip_bad=skip_bad, notes=notes)) for folder in wanted
+    )
     protocol = Protocol(NAMES[probes], same_camera_rule=False, per_identity=_per_identity(query, gallery))
     return Dataset(NAMES[probes], protocol, query=query, gallery=gallery, notes=tuple(notes))
 

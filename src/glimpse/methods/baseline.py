@@ -71,6 +71,10 @@ class Baseline(Method):
         """`global`: cosine distance after the neck."""
         return {"global": cosine_distance(outputs["globals"], outputs["globals"])}
 
+    def vector(self, outputs: Outputs) -> Tensor:
+        """What the neck gives."""
+        return outputs["globals"]
+
     def embed(self, outputs: Outputs) -> Embedding:
         """`globals` `[n, c]`."""
         return Embedding({"globals": outputs["globals"].float()})

@@ -70,6 +70,10 @@ class Method(nn.Module, ABC):
         """The method's distances between all crops of a batch by name, each `[n, n]` float32; differentiable."""
 
     @abstractmethod
+    def vector(self, outputs: Outputs) -> Tensor:
+        """One vector per crop, `[n, d]`, that says what the method has of it as a whole; differentiable."""
+
+    @abstractmethod
     def embed(self, outputs: Outputs) -> Embedding:
         """What matching needs of `outputs`, one row per crop."""
 

@@ -64,6 +64,12 @@ def strip_shares(features: Tensor, strips: int, seen: Tensor | None) -> Tensor:
     return shares.masked_fill(rim, 0.0)
 
 
+def weighted_mean(parts: Tensor, weights: Tensor) -> Tensor:
+    """Mean of parts `[n, K, d]` by weights `[n, K]`, float32 `[n, d]`."""
+    shares = weights / weights.sum(1, keepdim=True).clamp_min(1e-6)
+    return torch.einsum("nk,nkd->nd", shares.float(), parts.float())
+
+
 def global_mean(features: Tensor, seen: Tensor | None) -> Tensor:
     """Global average pooling over the visible cells, `[n, c]`."""
     return strip_means(features, 1, seen).squeeze(1)

@@ -16,7 +16,7 @@ from glimpse.backbones import Backbone
 from glimpse.embedding import Embedding
 from glimpse.matching import PartDistance, part_distance
 from glimpse.methods.method import Method, Outputs, Region, strips_of
-from glimpse.methods.parts import Classifiers, cells, part_cross_entropy, strip_means, strip_shares
+from glimpse.methods.parts import Classifiers, cells, part_cross_entropy, strip_means, strip_shares, weighted_mean
 
 
 class PCBOptions(BaseModel):
@@ -84,6 +84,10 @@ class PCB(Method):
     @property
     def _matched(self) -> str:
         return "parts" if self.options.descriptor == "pooled" else "reduced"
+
+    def vector(self, outputs: Outputs) -> Tensor:
+        """Mean of the reduced strips, each weighted by its visible share."""
+        return weighted_mean(outputs["reduced"], outputs["weights"])
 
     def embed(self, outputs: Outputs) -> Embedding:
         """`parts` of unit length, `[n, K, c]` or `[n, K, dim]`, and `weights` `[n, K]`."""

@@ -63,6 +63,10 @@ class Peer(Method):
         """`global`: cosine distance."""
         return {"global": cosine_distance(outputs["globals"], outputs["globals"])}
 
+    def vector(self, outputs: Outputs) -> Tensor:
+        """`globals`."""
+        return outputs["globals"]
+
     def embed(self, outputs: Outputs) -> Embedding:
         """`globals` `[n, 256]`."""
         return Embedding({"globals": outputs["globals"].float()})

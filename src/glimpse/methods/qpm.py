@@ -28,6 +28,7 @@ from glimpse.methods.parts import (
     part_cross_entropy,
     strip_means,
     strip_shares,
+    weighted_mean,
 )
 
 Row = Literal["baseline", "baseline+triplet", "part", "gap", "gap+isa", "si", "agfe", "agfe+isa", "qpm"]
@@ -273,6 +274,12 @@ class QPM(Method):
         elif o.global_kind != "none":
             found["global"] = cosine_distance(outputs["globals"], outputs["globals"])
         return found
+
+    def vector(self, outputs: Outputs) -> Tensor:
+        """The global strips, or without them the parts, fused by the crop's own scores (eq. 5)."""
+        strips = outputs.get("globals", outputs.get("parts"))
+        assert strips is not None
+        return weighted_mean(strips, outputs["weights"]) if strips.ndim == 3 else strips
 
     def embed(self, outputs: Outputs) -> Embedding:
         """`weights` `[n, K]`, and of `parts` and `globals` what the row matches with."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
-from glimpse.data import PKSampler, Sample, read_image
+from glimpse.data import PKSampler, Sample, read_all
 from glimpse.data.transforms import TrainTransform
 from glimpse.errors import DataError
 from glimpse.synthetic.occlusion import to_tensor
@@ -35,9 +35,7 @@ class Batch(NamedTuple):
     corners: Tensor
 
 
-def read_crops(
-    samples: Sequence[Sample], *, skip_bad: bool = False, progress: Callable[[int], None] | None = None
-) -> tuple[list[Tensor], list[int], list[DataError]]:
+def read_crops(samples: Sequence[Sample], *, skip_bad: bool = False) -> tuple[list[Tensor], list[int], list[DataError]]:
     """Decode all crops into memory, uint8 `[3, h, w]` each (25 kB for a crop of Market-1501).
 
     Returns:
@@ -46,20 +44,8 @@ def read_crops(
     Raises:
         DataError: a crop cannot be read and `skip_bad` is off.
     """
-    crops: list[Tensor] = []
-    kept: list[int] = []
-    bad: list[DataError] = []
-    for row, sample in enumerate(samples):
-        try:
-            crops.append(to_tensor(read_image(sample)))
-            kept.append(row)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            bad.append(error)
-        if progress is not None:
-            progress(1)
-    return crops, kept, bad
+    read = read_all(samples, skip_bad=skip_bad)
+    return [to_tensor(image) for image in read.images], read.kept, read.bad
 
 
 class CropDataset(Dataset[Batch]):

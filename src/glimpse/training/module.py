@@ -19,7 +19,7 @@ from glimpse.methods import Method, Outputs
 from glimpse.training.crops import Batch, give_prompts
 from glimpse.training.processes import gathered
 from glimpse.training.recipe import Optimiser, Stage
-from glimpse.training.teacher import Teacher, neighbour_loss
+from glimpse.training.teacher import Teacher, distance_loss, vector_loss
 
 Validate = Callable[[Method], dict[str, float]]
 """Metrics of a method on held-out identities; `score` among them says which weights are best."""
@@ -56,7 +56,7 @@ class StageModule(lightning.LightningModule):
         validate: Validate | None = None,
         every: int = 1,
         compiled: bool = False,
-        on_best: Callable[[dict[str, float]], None] | None = None,
+        on_best: Callable[[Method, dict[str, float]], None] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -70,6 +70,13 @@ class StageModule(lightning.LightningModule):
         self.seed = seed
         self.best = -math.inf
         self.metrics: dict[str, float] = {}
+        # Reads the teacher's vector in the method's.
+        self.reader = (
+            nn.Linear(_vector_width(method), teacher.width) if teacher is not None and stage.teacher_vector else None
+        )
+        self._average = (
+            {name: tensor.detach().clone() for name, tensor in method.state_dict().items()} if stage.average else {}
+        )
         self._frozen = frozen_modules(method.backbone, ("all",) if stage.cached else stage.freeze)
         self._seeing = method.backbone.visibility if stage.learns == "visibility" else None
         if self._seeing is not None:
@@ -83,8 +90,30 @@ class StageModule(lightning.LightningModule):
         look = method.backbone.look
         self._look = torch.compile(look) if compiled and not stage.cached else look
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the running mean of the weights; it follows quickly at first."""
+        if not self._average:
+            return
+        decay = min(self.stage.average, (1 + self.global_step) / (10 + self.global_step))
+        for name, tensor in self.method.state_dict().items():
+            kept = self._average[name]
+            if kept.is_floating_point():
+                kept.lerp_(tensor.detach().to(kept.device), 1 - decay)
+            else:
+                kept.copy_(tensor)
+
+    def averaged(self) -> Method:
+        """The method with the mean of the weights; itself, where none is kept."""
+        if not self._average:
+            return self.method
+        method = clone(self.method)
+        method.load_state_dict(self._average)
+        return method
+
     def release(self) -> None:
-        """Let frozen parts learn again, for the next stage."""
+        """Let the method have the mean of the weights, and frozen parts learn again, for the next stage."""
+        if self._average:
+            self.method.load_state_dict(self._average)
         for parameter in self._held:
             parameter.requires_grad_(True)
 
@@ -146,11 +175,13 @@ class StageModule(lightning.LightningModule):
         if self._seeing is None:
             outputs, pids, rows = self.outputs(look, batch)
             terms = self.method.losses(outputs, pids)
-            if self.teacher is not None:
+            if self.teacher is not None and self.stage.teacher:
                 wanted = self.teacher.matrix(rows)
                 for name, found in self.method.distances(outputs).items():
-                    pull = neighbour_loss(found, wanted, self.stage.temperature)
-                    terms[f"teacher_{name}"] = self.stage.teacher * pull
+                    terms[f"teacher_{name}"] = self.stage.teacher * distance_loss(found, wanted)
+            if self.teacher is not None and self.reader is not None:
+                read = self.reader(self.method.vector(outputs).float())
+                terms["teacher_vector"] = self.stage.teacher_vector * vector_loss(read, self.teacher.vectors(rows))
         terms |= own
         loss = torch.stack(list(terms.values())).sum()
         if not bool(torch.isfinite(loss)):
@@ -203,13 +234,14 @@ class StageModule(lightning.LightningModule):
         ):
             return
         if self.trainer.is_global_zero:
-            self.metrics = self.validate_method(self.method)
+            method = self.averaged()
+            self.metrics = self.validate_method(method)
             for logger in self.loggers:
                 logger.log_metrics({f"val/{k}": v for k, v in self.metrics.items()}, step=self.global_step)
             if self.metrics["score"] > self.best:
                 self.best = self.metrics["score"]
                 if self.on_best is not None:
-                    self.on_best(self.metrics)
+                    self.on_best(method, self.metrics)
             self._set_modes()
         self.trainer.strategy.barrier()
 
@@ -217,17 +249,21 @@ class StageModule(lightning.LightningModule):
         """The best score so far and the last metrics go with the weights."""
         checkpoint["best"] = self.best
         checkpoint["metrics"] = self.metrics
+        checkpoint["average"] = self._average
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the best score so far."""
         self.best = checkpoint["best"]
         self.metrics = checkpoint.get("metrics", {})
+        self._average = checkpoint.get("average", {})
 
     def configure_optimizers(self) -> Any:
         """Two groups: heads, and the backbone at its own factor."""
         how = self.stage.optimiser
         inside = {id(p) for p in self.method.backbone.parameters()}
         learns = [p for p in self.method.parameters() if p.requires_grad]
+        if self.reader is not None:
+            learns += self.reader.parameters()
         groups = [
             {"params": [p for p in learns if id(p) not in inside], "lr": how.lr},
             {"params": [p for p in learns if id(p) in inside], "lr": how.lr * how.backbone_lr},
@@ -237,6 +273,17 @@ class StageModule(lightning.LightningModule):
         per_epoch = max(1, total // self.stage.epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(how, step, total, per_epoch))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _vector_width(method: Method) -> int:
+    """Length of `method.vector`."""
+    was_training = method.training
+    method.eval()
+    with torch.no_grad():
+        parameter = next(method.parameters())
+        width = method.vector(method.heads(torch.zeros(1, method.backbone.channels, 64, 8).to(parameter))).shape[1]
+    method.train(was_training)
+    return width
 
 
 def make_optimiser(how: Optimiser, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -87,8 +87,11 @@ class Stage(_Settings):
         anchor: weight of the pull of each visible cell of the map to what the start's backbone sees in the clear crop
             (1 - cosine); keeps a well-trained start general while it learns to see past occluders.
         teacher: weight of the pull of each of the method's distances between the covered crops of a batch to the
-            recipe's teacher's between the same crops, clear; see `neighbour_loss`.
-        temperature: of that pull, in units of distance.
+            recipe's teacher's between the same crops, clear; see `distance_loss`.
+        teacher_vector: weight of the pull of one vector per covered crop, through a linear map that is learned along,
+            to the teacher's of the clear crop; see `vector_loss`.
+        average: decay of the running mean of the weights, by which the stage is judged and which it hands on; 0 for
+            the last weights themselves.
         learns: what learns: the method, or only the backbone's visibility head (then all else stands still).
         visibility: weight of the visibility head's loss beside the method's.
         sampling: batches of this stage, if not the recipe's.
@@ -104,10 +107,16 @@ class Stage(_Settings):
     prompt: _Share = 0.0
     anchor: float = Field(default=0.0, ge=0)
     teacher: float = Field(default=0.0, ge=0)
-    temperature: float = Field(default=0.2, gt=0)
+    teacher_vector: float = Field(default=0.0, ge=0)
+    average: float = Field(default=0.0, ge=0, lt=1)
     learns: Literal["method", "visibility"] = "method"
     visibility: float = Field(default=0.0, ge=0)
     sampling: Sampling | None = None
+
+    @property
+    def taught(self) -> bool:
+        """Whether the recipe's teacher has a say."""
+        return bool(self.teacher or self.teacher_vector)
 
     @model_validator(mode="after")
     def _check(self) -> Stage:
@@ -116,7 +125,7 @@ class Stage(_Settings):
         if self.cached and self.visibility:
             raise ValueError("a stage on cached maps has no backbone that could learn: set visibility to 0")
         if self.learns == "visibility":
-            idle = ("method", "cached", "freeze", "anchor", "teacher", "visibility")
+            idle = ("method", "cached", "freeze", "anchor", "teacher", "teacher_vector", "visibility")
             if set_too := [name for name in idle if getattr(self, name)]:
                 raise ValueError(f"only the visibility head learns here: leave out {', '.join(set_too)}")
         return self
@@ -188,7 +197,7 @@ class Recipe(_Settings):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise _FieldError("stages", "two stages have the same name")
-        if any(stage.teacher for stage in self.stages) and not self.teacher:
+        if any(stage.taught for stage in self.stages) and not self.teacher:
             raise _FieldError("teacher", "a stage learns from a teacher, and none is named")
         taught = any(stage.learns == "visibility" or stage.visibility for stage in self.stages)
         if self.visibility != taught:

@@ -223,7 +223,7 @@ class _Training:
             self._reference.visibility = None
         precision: Precision = "auto" if recipe.precision == "bf16" else "float32"
         # Read now: a file that is not there should be known before any stage, not after some.
-        taught = any(stage.teacher for stage in recipe.stages)
+        taught = any(stage.taught for stage in recipe.stages)
         if taught and not _is_there(recipe.teacher):
             raise WeightsError(
                 f"field 'teacher': '{recipe.teacher}'",
@@ -264,7 +264,7 @@ class _Training:
 
     @property
     def _caches(self) -> bool:
-        return any(stage.cached or stage.anchor or stage.teacher for stage in self.recipe.stages)
+        return any(stage.cached or stage.anchor or stage.taught for stage in self.recipe.stages)
 
     def _build(self, name: str, options: dict[str, Any], backbone: Backbone) -> Method:
         kind = METHODS[name]
@@ -331,15 +331,21 @@ class _Training:
             method,
             stage,
             anchors=self._pass(None, 0)[0] if stage.anchor else None,
-            teacher=self._teacher() if stage.teacher else None,
+            teacher=self._teacher() if stage.taught else None,
             validate=self._validate() if self.validation is not None else None,
             every=self.recipe.validation.every,
             compiled=self.recipe.compile,
-            on_best=(lambda metrics: save(method, self._card(metrics), self.out / "best.safetensors"))
+            on_best=(lambda found, metrics: save(found, self._card(metrics), self.out / "best.safetensors"))
             if last
             else None,
             seed=mixed_seed(self.recipe.seed, number),
         )
+        reader = folder / "reader.safetensors"
+        if module.reader is not None and stage.method is None:
+            before = (self.out / "stages" / f"{i}-{self.recipe.stages[i].name}" for i in reversed(range(number)))
+            kept = next((path / reader.name for path in before if (path / reader.name).exists()), None)
+            if kept is not None:
+                module.reader.load_state_dict(load_file(kept))
         data: CropDataset | MapDataset = self.crops
         workers = self.recipe.workers
         if stage.cached:
@@ -353,9 +359,9 @@ class _Training:
         going_on = checkpoint.exists()
         if going_on:
             # Lightning makes the loader's iterator, whose workers fetch at once, before it tells the sampler the epoch.
-            kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-            sampler.set_epoch(kept["epoch"] + 1)
-            del kept
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            sampler.set_epoch(state["epoch"] + 1)
+            del state
         log = self.out / "logs" / stage.name / "metrics.csv"
         if going_on and log.exists() and self.place.first:
             # The logger would begin the file anew.
@@ -388,6 +394,9 @@ class _Training:
             method.to(memory_format=torch.channels_last)
             trainer.fit(module, loader, ckpt_path=checkpoint if going_on else None, weights_only=True)
         module.release()
+        if module.reader is not None and stage.method is None and self.place.first:
+            with atomic(reader) as draft:
+                save_file({k: v.contiguous() for k, v in module.reader.state_dict().items()}, draft)
         return module.metrics
 
     def _sampler(self, number: int) -> Seeded:
