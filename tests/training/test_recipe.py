@@ -111,6 +111,7 @@ def test_unknown_recipe_lists_the_installed_ones() -> None:
                 {"freeze": ["stem"]},
                 {"anchor": 1.0},
                 {"teacher": 1.0},
+                {"teacher_vector": 1.0},
             )
         ),
     ],

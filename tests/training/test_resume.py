@@ -37,7 +37,14 @@ def _recipe(small: Any, workers: int) -> Recipe:
     optimiser = {"kind": "adamw", "lr": 2e-3, "schedule": "cosine", "warmup": 0.5}
     ide = {"name": "ide", "epochs": 1, "method": "baseline", "options": {"triplet": False}, "optimiser": optimiser}
     seeing = {"name": "visibility", "epochs": 1, "learns": "visibility", "prompt": 0.5, "optimiser": optimiser}
-    joint = {"name": "joint", "epochs": 3, "freeze": ["stem", "stage1"], "prompt": 0.5, "visibility": 0.5}
+    joint = {
+        "name": "joint",
+        "epochs": 3,
+        "freeze": ["stem", "stage1"],
+        "prompt": 0.5,
+        "visibility": 0.5,
+        "average": 0.7,
+    }
     recipe: Recipe = small(
         "pcb",
         [ide, seeing, {**joint, "optimiser": optimiser}],

@@ -156,6 +156,48 @@ def test_frozen_parts_keep_weights_and_statistics() -> None:
     assert not bool(method.neck.bias.any())
 
 
+def test_a_stage_hands_on_the_running_mean_of_its_weights() -> None:
+    """Of each step's weights w, mean <- mean + (1 - d) (w - mean), d = min(average, (1 + steps) / (10 + steps))."""
+
+    def run(average: float) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], StageModule]:
+        torch.manual_seed(0)
+        method = Baseline(build_backbone("osnet_x0_25"), 4)
+        begin = {k: v.clone() for k, v in method.state_dict().items()}
+        seen: list[dict[str, Tensor]] = []
+        module = StageModule(method, Stage(epochs=1, average=average))
+        end = module.on_train_batch_end
+
+        def noted(*args: Any) -> None:
+            seen.append({k: v.detach().clone() for k, v in method.state_dict().items()})
+            end(*args)
+
+        module.on_train_batch_end = noted  # type: ignore[method-assign]
+        _trainer().fit(module, DataLoader([_batch(), _batch(), _batch()], batch_size=None))
+        return begin, seen, module
+
+    begin, steps, module = run(0.25)
+    expected = {k: v.double() for k, v in begin.items()}
+    for number, weights in enumerate(steps, 1):
+        decay = min(0.25, (1 + number) / (10 + number))
+        expected = {k: v + (1 - decay) * (weights[k].double() - v) for k, v in expected.items()}
+    judged = module.averaged().state_dict()
+    assert module.averaged() is not module.method
+    module.release()
+    handed_on = module.method.state_dict()
+    for name, value in expected.items():
+        if begin[name].is_floating_point():
+            assert torch.allclose(handed_on[name].double(), value, atol=1e-5, rtol=1e-4), name
+        else:
+            assert torch.equal(handed_on[name], steps[-1][name])
+        assert torch.equal(judged[name], handed_on[name])
+    assert not torch.equal(handed_on["classifier.weight"], steps[-1]["classifier.weight"])
+
+    _, steps, module = run(0.0)
+    assert module.averaged() is module.method
+    module.release()
+    assert torch.equal(module.method.state_dict()["classifier.weight"], steps[-1]["classifier.weight"])
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_loss_that_is_not_finite_names_stage_and_terms() -> None:
     batch = _batch()

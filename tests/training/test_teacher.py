@@ -10,24 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import glimpse
 from glimpse.data import Dataset
 from glimpse.errors import ConfigError, WeightsError
 from glimpse.training import train
-from glimpse.training.teacher import Teacher, neighbour_loss
-
-
-def _naive(student: Tensor, teacher: Tensor, temperature: float) -> float:
-    n, total = len(student), 0.0
-    for i in range(n):
-        others = [j for j in range(n) if j != i]
-        p = [math.exp(-float(teacher[i, j]) / temperature) for j in others]
-        q = [math.exp(-float(student[i, j]) / temperature) for j in others]
-        p, q = [v / sum(p) for v in p], [v / sum(q) for v in q]
-        total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    return total / n
+from glimpse.training.teacher import Teacher, distance_loss, vector_loss
 
 
 def _distances(seed: int) -> Tensor:
@@ -35,14 +25,24 @@ def _distances(seed: int) -> Tensor:
     return torch.cdist(points, points)
 
 
-def test_the_loss_is_the_divergence_of_neighbourhoods() -> None:
+def test_the_loss_of_distances_is_their_mean_squared_difference() -> None:
     student, teacher = _distances(0), _distances(1)
-    assert float(neighbour_loss(student, teacher, 0.3)) == pytest.approx(_naive(student, teacher, 0.3), rel=1e-4)
-    assert float(neighbour_loss(student, student, 0.3)) == pytest.approx(0, abs=1e-6)
-    # A crop's distance to itself and a shift of all distances say nothing about who is near whom.
-    shifted = student + 0.4
-    shifted.fill_diagonal_(9.0)
-    assert torch.allclose(neighbour_loss(shifted, teacher, 0.3), neighbour_loss(student, teacher, 0.3), atol=1e-6)
+    squares = [float(student[i, j] - teacher[i, j]) ** 2 for i in range(5) for j in range(5) if i != j]
+    assert float(distance_loss(student, teacher)) == pytest.approx(sum(squares) / 20, rel=1e-4)
+    assert float(distance_loss(student, student)) == 0
+    # A crop's distance to itself says nothing.
+    assert torch.equal(distance_loss(student.clone().fill_diagonal_(9.0), teacher), distance_loss(student, teacher))
+
+
+def test_the_loss_of_vectors_is_their_mean_cosine_distance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(4, 3, generator=generator), torch.randn(4, 3, generator=generator)
+    total = 0.0
+    for a, b in zip(student.tolist(), teacher.tolist(), strict=True):
+        inner = sum(x * y for x, y in zip(a, b, strict=True))
+        total += 1 - inner / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+    assert float(vector_loss(student, teacher)) == pytest.approx(total / 4, rel=1e-5)
+    assert float(vector_loss(5 * teacher, teacher)) == pytest.approx(0, abs=1e-6)
 
 
 def test_gradients_are_finite_and_lead_to_the_teacher() -> None:
@@ -51,7 +51,7 @@ def test_gradients_are_finite_and_lead_to_the_teacher() -> None:
     optimiser = torch.optim.SGD([student], lr=1.0)
     losses = []
     for _ in range(50):
-        loss = neighbour_loss(student, teacher, 0.5)
+        loss = distance_loss(student, teacher)
         optimiser.zero_grad()
         loss.backward()
         assert student.grad is not None
@@ -70,24 +70,56 @@ def test_a_stage_learns_from_weights_that_were_trained_before(small: Any, people
     rows = torch.tensor([4, 1, 1])
     expected = model.distance().matrix(embedding, embedding)[rows][:, rows]
     assert torch.allclose(known.matrix(rows), expected, atol=1e-5)
+    vectors = embedding["globals"][rows]
+    assert torch.allclose(known.vectors(rows), vectors / vectors.norm(dim=1, keepdim=True), atol=1e-6)
+    assert known.width == vectors.shape[1]
 
-    stage = {"name": "taught", "epochs": 1, "teacher": 2.0, "optimiser": {"lr": 1e-3}}
+    stage = {"name": "taught", "epochs": 1, "teacher": 2.0, "teacher_vector": 3.0, "optimiser": {"lr": 1e-3}}
     recipe = small("pcb", [stage], options={"strips": 2}, teacher=str(teacher))
     train(recipe, people, tmp_path / "run", progress=False)
     with open(tmp_path / "run" / "logs" / "taught" / "metrics.csv") as file:
         terms = [name for name in next(csv.reader(file)) if name.startswith("loss/")]
-    assert "loss/id" in terms
+    assert set(terms) == {"loss/id", "loss/teacher_part", "loss/teacher_vector"}
     # What the teacher says of other crops is not taken for what it says of these.
     other = replace(people, train=tuple(replace(s, name=people.query[0].name) for s in people.train))
     cache = tmp_path / "run" / "cache"
     train(recipe, other, tmp_path / "other", cache=cache, progress=False)
     assert len(list(cache.glob("teacher-*.safetensors"))) == 2
-    assert any(name.startswith("loss/teacher_") for name in terms)
+
+
+def test_a_teacher_of_vectors_needs_one_vector_per_crop(small: Any, people: Dataset, tmp_path: Path) -> None:
+    teacher = train(small("pcb", options={"strips": 2}), people, tmp_path / "teacher", progress=False).last
+    recipe = small(stages=[{"epochs": 1, "teacher_vector": 1.0}], teacher=str(teacher))
+    with pytest.raises(
+        ConfigError, match=r"field 'teacher': the teacher has no one vector per crop.*set teacher_vector"
+    ):
+        train(recipe, people, tmp_path / "run", progress=False)
+
+
+def test_what_reads_the_teachers_vector_is_handed_on_to_the_next_stage(
+    small: Any, people: Dataset, tmp_path: Path
+) -> None:
+    teacher = train(small(), people, tmp_path / "teacher", progress=False).last
+    still = {"lr": 1e-12}
+    stages = [
+        {"name": "one", "epochs": 1, "teacher_vector": 1.0, "optimiser": {"lr": 1e-2}},
+        {"name": "two", "epochs": 1, "teacher_vector": 1.0, "optimiser": still},
+    ]
+    recipe = small("pcb", stages, options={"strips": 2, "dim": 8}, teacher=str(teacher))
+    trained = train(recipe, people, tmp_path / "run", progress=False)
+    readers = [load_file(tmp_path / "run" / "stages" / name / "reader.safetensors") for name in ("0-one", "1-two")]
+    assert readers[0]["weight"].shape == (128, 8)
+    for name, value in readers[0].items():
+        assert torch.allclose(value, readers[1][name], atol=1e-6), name
+    # It is no part of the method.
+    assert not [name for name in load_file(trained.last) if "reader" in name]
 
 
 def test_a_teacher_must_be_named_and_be_there(small: Any, people: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"field 'teacher'.*none is named"):
         small("pcb", [{"epochs": 1, "teacher": 1.0}])
+    with pytest.raises(ConfigError, match=r"field 'teacher'.*none is named"):
+        small("pcb", [{"epochs": 1, "teacher_vector": 1.0}])
     stages = [{"name": "first", "epochs": 1}, {"name": "taught", "epochs": 1, "teacher": 1.0}]
     recipe = small("pcb", stages, options={"strips": 2}, teacher=str(tmp_path / "no.safetensors"))
     with pytest.raises(WeightsError, match=r"^field 'teacher': '.*no\.safetensors': there is no such file.*default"):

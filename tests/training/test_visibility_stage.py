@@ -150,9 +150,7 @@ def test_on_people_it_has_not_seen_it_finds_covers_more_often_than_chance_would(
     assert float(right) > most + 0.15
 
 
-def test_the_card_knows_of_the_head_and_what_is_loaded_uses_it(
-    seeing: tuple[Recipe, Trained], people: Dataset
-) -> None:
+def test_the_card_knows_of_the_head_and_what_is_loaded_uses_it(seeing: tuple[Recipe, Trained], people: Dataset) -> None:
     recipe, trained = seeing
     model = glimpse.load(trained.last, precision="float32")
     assert model.card.visibility

@@ -81,6 +81,8 @@ class StageModule(lightning.LightningModule):
         self._seeing = method.backbone.visibility if stage.learns == "visibility" else None
         if self._seeing is not None:
             self._frozen = [method]
+        elif method.backbone.visibility is not None and not stage.visibility:
+            self._frozen.append(method.backbone.visibility)  # nothing teaches it here
         own = {id(p) for p in self._seeing.parameters()} if self._seeing is not None else set()
         held = [p for module in self._frozen for p in module.parameters() if id(p) not in own]
         self._held = [p for p in held if p.requires_grad]
