@@ -233,9 +233,10 @@ def test_a_head_that_a_stage_does_not_teach_stands_still() -> None:
     assert {name for name in _changed(Stage(epochs=1, visibility=1.0)) if "visibility" in name}
 
 
-def test_a_head_can_be_frozen_by_name() -> None:
-    changed = _changed(Stage(epochs=1, freeze=("visibility",), visibility=1.0))
-    assert not [name for name in changed if "visibility" in name]
+@pytest.mark.parametrize("part", ["visibility", "all"])
+def test_a_frozen_head_cannot_be_taught(part: str) -> None:
+    with pytest.raises(ValueError, match="a frozen visibility head cannot learn"):
+        Stage(epochs=1, freeze=(part,), visibility=1.0)
 
 
 def test_the_weight_scales_the_heads_loss() -> None:

@@ -107,10 +107,12 @@ def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> St
     if any(key.startswith("backbone.") for key in tensors):  # weights of a whole method: its backbone is the start
         whole = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
         tensors = {key.removeprefix("net."): value for key, value in whole.items()}
-    own: nn.Module = getattr(backbone, "net", backbone)
+    # By the names that timm and others give them; a visibility head is beside their network, and always ours.
+    names = {key.removeprefix("net."): key for key in backbone.state_dict()}
     # A start may come without a visibility head: a stage will teach it.
-    untaught = {key for key in own.state_dict() if key.startswith("visibility.") and key not in tensors}
-    wanted = {key: value for key, value in own.state_dict().items() if key not in untaught}
+    untaught = {given for given in names if given.startswith("visibility.") and given not in tensors}
+    own = backbone.state_dict()
+    wanted = {given: own[key] for given, key in names.items() if given not in untaught}
     found = {key: value for key, value in tensors.items() if key in wanted}
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     wrong = [key for key, value in found.items() if value.shape != wanted[key].shape]
@@ -121,7 +123,8 @@ def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> St
             f"(first: {(missing + wrong)[0]})",
             "name the backbone that the file was made for",
         )
-    own.load_state_dict({key: value.to(wanted[key].dtype) for key, value in found.items()}, strict=False)
+    ready = {names[key]: value.to(wanted[key].dtype) for key, value in found.items()}
+    backbone.load_state_dict(ready, strict=False)
     mean, std = preprocessing(metadata)
     return Start(
         name=path.name,

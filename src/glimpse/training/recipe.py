@@ -124,6 +124,8 @@ class Stage(_Settings):
             raise ValueError("a stage on cached maps has no backbone to anchor: set anchor to 0")
         if self.cached and self.visibility:
             raise ValueError("a stage on cached maps has no backbone that could learn: set visibility to 0")
+        if self.visibility and {"all", "visibility"} & set(self.freeze):
+            raise ValueError("a frozen visibility head cannot learn: set visibility to 0, or freeze parts by name")
         if self.learns == "visibility":
             idle = ("method", "cached", "freeze", "anchor", "teacher", "teacher_vector", "visibility")
             if set_too := [name for name in idle if getattr(self, name)]:
