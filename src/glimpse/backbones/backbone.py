@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -27,19 +28,22 @@ class Look(NamedTuple):
 class VisibilityHead(nn.Module):
     """Tells which cells of a crop show the person, from the map of an early stage.
 
-    Early, because later stages have mixed what is visible with what covers it. It learns from covers whose place is
-    known (see `Stage.visibility` of the recipes), and stands in for the prompt that nobody gave.
+    Early, because later stages have mixed what is visible with what covers it. Its 3 x 3 layers widen and narrow again
+    (`DILATIONS`), so that a cell is judged by 21 x 21 cells, most of the crop: inside a large cover only its distant
+    edge tells it from background. It learns from covers whose place is known (see `Stage.visibility` of the recipes),
+    and stands in for the prompt that nobody gave.
 
     Args:
         channels: of the early map.
         width: of the layers between.
     """
 
+    DILATIONS = (1, 2, 4, 2, 1)
+
     def __init__(self, channels: int, width: int = 64) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *self._layer(channels, width, 1), *self._layer(width, width, 1, 3), *self._layer(width, width, 2, 3)
-        )
+        wide = [layer for dilation in self.DILATIONS for layer in self._layer(width, width, dilation, 3)]
+        self.layers = nn.Sequential(*self._layer(channels, width, 1), *wide)
         self.last = nn.Conv2d(width, 1, 1, bias=False)
         self.bias = nn.Parameter(torch.tensor(2.0))  # what is not known to be hidden counts as visible
 
@@ -71,7 +75,7 @@ class VisibilityHead(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, truth)
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Images -> map at stride 16.
 
     Attributes:
@@ -88,6 +92,7 @@ class Backbone(nn.Module):
         # Not on the class: there it would hide the module that `build_backbone` puts in its place.
         self.visibility: VisibilityHead | None = None
 
+    @abstractmethod
     def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
         """The map of normalised images `[n, 3, H, W]`, and what is known of their visible region.
 
@@ -95,7 +100,6 @@ class Backbone(nn.Module):
             x: images.
             visible: prompt `[n, H, W]`: what of each image shows the person, if somebody says so.
         """
-        raise NotImplementedError
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """The map alone, `[n, channels, H/16, W/16]`."""
