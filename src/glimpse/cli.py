@@ -102,7 +102,7 @@ def search(
         )
     _print_hits(result)
     if json_file is not None:
-        write_text(json_file, json.dumps(result.to_json(), indent=1) + "\n")
+        write_text(json_file, result.to_json())
         _say(f"json: {json_file}")
     if report is not None:
         write_report(report, [result], model.regions, command=_command())

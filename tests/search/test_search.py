@@ -19,7 +19,7 @@ from glimpse.errors import ConfigError, DataError, EmbeddingError
 from glimpse.matching.cascade import Cascade
 from glimpse.matching.distance import Distance
 from glimpse.matching.kernels import GlobalDistance, PartDistance
-from glimpse.search import Gallery, embed_gallery, load_gallery, search
+from glimpse.search import Gallery, SearchRecord, embed_gallery, load_gallery, schema, search
 
 STRIPS = 4
 NAMES = tuple(f"strip {k + 1}" for k in range(STRIPS))
@@ -261,11 +261,18 @@ def test_a_gallery_needs_a_crop_for_each_row(model: Any, crops: Path) -> None:
         Gallery(stored.embedding, stored.samples[:2])
 
 
-def test_json_is_plain(model: Any, query: Path, crops: Path) -> None:
-    record = json.loads(json.dumps(search(model, query, crops, visible=np.tri(128, 64, 0) > 0).to_json()))
-    assert record["weights"] == "colour@1"
-    assert [hit["rank"] for hit in record["hits"]] == [1, 2, 3]
-    assert {part["name"] for part in record["hits"][0]["parts"]} == {"strip 1", "strip 2", "strip 3", "strip 4"}
+def test_json_fits_its_schema(model: Any, query: Path, crops: Path) -> None:
+    result = search(model, query, crops, visible=np.tri(128, 64, 0) > 0)
+    record = SearchRecord.model_validate_json(result.to_json())
+    assert record.weights == "colour@1"
+    assert [(hit.rank, hit.path, hit.distance) for hit in record.hits] == [(h.rank, h.path, h.distance) for h in result]
+    assert [part.name for part in record.hits[0].parts] == ["strip 1", "strip 2", "strip 3", "strip 4"]
+    assert [part.compared for part in record.hits[0].parts] == [part.compared for part in result[0].parts]
+
+
+def test_the_committed_schema_is_current() -> None:
+    file = Path(__file__).parents[2] / "docs" / "search.schema.json"
+    assert file.read_text(encoding="utf-8") == schema(), "write it with glimpse.search.schema()"
 
 
 def test_a_gallery_of_the_query_alone_is_said_so(model: ColourModel, tmp_path: Path) -> None:

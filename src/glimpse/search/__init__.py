@@ -11,6 +11,7 @@ from types import ModuleType
 
 from glimpse.search.gallery import Gallery, embed_gallery, load_gallery
 from glimpse.search.hits import Hit, SearchResult
+from glimpse.search.records import SearchRecord, schema
 from glimpse.search.report import write_report
 from glimpse.search.run import search
 from glimpse.search.visible import Prompt, read_visible
@@ -19,10 +20,12 @@ __all__ = [
     "Gallery",
     "Hit",
     "Prompt",
+    "SearchRecord",
     "SearchResult",
     "embed_gallery",
     "load_gallery",
     "read_visible",
+    "schema",
     "search",
     "write_report",
 ]

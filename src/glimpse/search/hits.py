@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import overload
 
 from PIL import Image
 
 from glimpse.data.samples import Sample
 from glimpse.errors import DataError
 from glimpse.matching.distance import PartMatch
+from glimpse.search.records import HitRecord, SearchRecord
 from glimpse.search.visible import Box, Mask
 
 
@@ -83,33 +84,18 @@ class SearchResult:
     def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
         return self.hits[index]
 
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain values, ready for `json.dumps`."""
-        return {
-            "query": self.query,
-            "weights": self.made_by,
-            "gallery": self.gallery,
-            "gallery_size": self.gallery_size,
-            "notes": list(self.notes),
-            "skipped": [error.where for error in self.skipped],
-            "hits": [
-                {
-                    "rank": hit.rank,
-                    "path": hit.path,
-                    "distance": hit.distance,
-                    "reranked": hit.reranked,
-                    "parts": [
-                        {
-                            "name": part.name,
-                            "compared": part.compared,
-                            "distance": part.distance,
-                            "query_weight": part.query_weight,
-                            "gallery_weight": part.gallery_weight,
-                            "share": part.share,
-                        }
-                        for part in hit.parts
-                    ],
-                }
-                for hit in self.hits
-            ],
-        }
+    def record(self) -> SearchRecord:
+        """What goes into JSON."""
+        return SearchRecord(
+            query=self.query,
+            weights=self.made_by,
+            gallery=self.gallery,
+            gallery_size=self.gallery_size,
+            notes=list(self.notes),
+            skipped=[error.where for error in self.skipped],
+            hits=[HitRecord.model_validate(hit) for hit in self.hits],
+        )
+
+    def to_json(self) -> str:
+        """JSON text that fits `docs/search.schema.json`."""
+        return self.record().model_dump_json(indent=1) + "\n"
