@@ -37,11 +37,11 @@ from glimpse.evaluation.occluded import read_sources
 from glimpse.evaluation.quality import auc
 from glimpse.files import write_text
 from glimpse.model import Model, load
-from glimpse.synthetic.occlusion import SIDES, Occluder
+from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
 
 ROOT = Path(__file__).parent.parent
 JSON, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
-SUITES = (("object", False), ("person", False), ("person", True))
+SUITES: tuple[tuple[Kind, bool], ...] = (("object", False), ("person", False), ("person", True))
 QUERIES, SEED, HELD_OUT = 400, 0, 50
 
 
@@ -54,12 +54,12 @@ def evaluate(name: str, weights: str, market_spec: str, partial: str, command: s
     report = evaluate_dataset(model, market, seed=SEED, sources=sources)
     entry: dict[str, Any] = {
         "weights": model.made_by,
-        "card": card(model),
+        "card": model.card.model_dump(mode="json"),
         "command": command,
         "seed": SEED,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "when": time.strftime("%Y-%m-%d"),
-        "commit": report.record().commit,
+        "commit": report.commit,
         "parameters": sum(p.numel() for n, p in model.method.named_parameters() if "classifier" not in n),
         "market1501": summary(report),
         "occluded_market1501": {},
@@ -77,15 +77,6 @@ def evaluate(name: str, weights: str, market_spec: str, partial: str, command: s
     entry["quality"] = quality(model, sources)
     entry["visibility"] = visibility(model, sources)
     return entry
-
-
-def card(model: Model) -> dict[str, Any]:
-    """The model's card, with names of files for paths."""
-    found = model.card.model_dump(mode="json")
-    for key in ("start", "teacher"):
-        if found["recipe"].get(key):
-            found["recipe"][key] = Path(found["recipe"][key]).name
-    return found
 
 
 def summary(report: Report) -> dict[str, Any]:
@@ -213,15 +204,16 @@ def main() -> None:
     one.add_argument("--partial", required=True)
     commands.add_parser("tables")
     asked = parser.parse_args()
-    found = json.loads(JSON.read_text()) if JSON.exists() else {}
     if asked.command == "evaluate":
+        kind, _, market = asked.market.rpartition(":")
         said = ["benchmarks/results.py", "evaluate", asked.name, Path(asked.weights).name]
-        found[asked.name] = evaluate(asked.name, asked.weights, asked.market, asked.partial, shlex.join(said))
-        latest = json.loads(JSON.read_text()) if JSON.exists() else {}
-        write_text(JSON, json.dumps({**latest, asked.name: found[asked.name]}, indent=1) + "\n")
+        said += ["--market", f"{kind}:{Path(market).name}", "--partial", Path(asked.partial).name]
+        entry = evaluate(asked.name, asked.weights, asked.market, asked.partial, shlex.join(said))
+        kept = json.loads(JSON.read_text()) if JSON.exists() else {}
+        write_text(JSON, json.dumps({**kept, asked.name: entry}, indent=1) + "\n")
         return
     page = PAGE.read_text()
-    for marker, table in tables(found).items():
+    for marker, table in tables(json.loads(JSON.read_text())).items():
         start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
         if start not in page or end not in page:
             sys.exit(f"{PAGE}: has no markers {start} and {end}")

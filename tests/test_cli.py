@@ -182,6 +182,8 @@ EVALUATE = ("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetens
         ((*EVALUATE, "--occlude", "fog"), "--occlude: 'fog' is none of them"),
         ((*EVALUATE, "--occlude", "grey", "--sides", "front"), "--sides: 'front' is none of them"),
         ((*EVALUATE, "--occlude", "grey", "--fractions", "half"), "--fractions: 'half' is not a number"),
+        ((*EVALUATE, "--occlude", "grey", "--fractions", ""), "--fractions: '' is not a number"),
+        ((*EVALUATE, "--fractions", ""), "--occlude: is not given, and --fractions needs it"),
         ((*EVALUATE, "--prompts", "boxes.csv"), "boxes.csv: cannot be read"),
         ((*EVALUATE, "--report", "broken.safetensors"), "broken.safetensors: is a file, and a folder is needed there"),
         (("train", "walk", "--data", "market1501:drawn", "--out", "new"), "walk-imagenet: is neither a file nor an"),

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from glimpse import model as room
 from glimpse.backbones import build_backbone
 from glimpse.backbones.openvino import OpenVino
-from glimpse.errors import ConfigError
+from glimpse.data import open_crops
+from glimpse.errors import ConfigError, DataError
 from glimpse.methods import Baseline
 from glimpse.methods.qpm import QPM, QPMOptions
 from glimpse.model import Card, Model
@@ -98,11 +99,31 @@ def test_only_large_jobs_are_compiled_for(monkeypatch):
 
 def test_torch_is_given_its_threads_back():
     before = torch.get_num_threads()
-    made(engine="openvino").embed(crops(4))
-    assert torch.get_num_threads() == before
-    with pytest.raises(room.DataError):
-        made(engine="openvino").embed([*crops(4), "no picture"])
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)  # with one there would be nothing to take
+    try:
+        model = made(engine="openvino")
+        model.embed(crops(4))
+        assert torch.get_num_threads() == 2
+        with pytest.raises(DataError):
+            model.embed([*crops(4), "no picture"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_after_a_crop_that_could_not_be_read_the_next_job_is_its_own(tmp_path):
+    """The batches before it were under way, and nobody fetched them."""
+    for row, picture in enumerate(crops(30)):
+        picture.save(tmp_path / f"{row:02}.png")
+    samples = open_crops(tmp_path)
+    (tmp_path / "08.png").write_bytes(b"no picture")
+    torch_made, model = made("osnet_lct_x1_0", engine="torch"), made("osnet_lct_x1_0", engine="openvino")
+    for _ in range(3):
+        with pytest.raises(DataError, match=r"08\.png"):
+            model.embed_samples(samples)
+        found, expected = (m.embed_samples(samples[9:]).embedding for m in (model, torch_made))
+        for name in expected.names:
+            assert_close(found[name], expected[name], rtol=0, atol=2e-4)
 
 
 def test_what_cannot_be_had_is_refused(monkeypatch):

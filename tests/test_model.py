@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.testing import assert_close
 from glimpse import model as room
 from glimpse.backbones import BACKBONES, Backbone, Look, build_backbone, load_start
 from glimpse.data import Sample
+from glimpse.data.transforms import EvalTransform
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError, EmbeddingError, WeightsError
 from glimpse.methods import Baseline
@@ -149,11 +149,23 @@ def test_a_card_from_before_visibility_heads_is_read(tmp_path):
     model, path = made(), tmp_path / "old.safetensors"
     model.save(path)
     card = json.loads(path.with_suffix(".json").read_text())
-    assert card.pop("visibility") is False
+    assert (card.pop("visibility"), card.pop("interpolation")) == (False, "bicubic")
     path.with_suffix(".json").write_text(json.dumps(card))
     again = load(path, precision="float32")
     assert (again.card.visibility, again.method.backbone.visibility) == (False, None)
     same(again.embed(CROPS), model.embed(CROPS))
+
+
+def test_crops_are_resized_as_the_card_says():
+    model = made()
+    bilinear = Model(
+        model.method, model.card.model_copy(update={"interpolation": "bilinear"}), "qpm@0", precision="float32"
+    )
+    pixels, _ = EvalTransform(SIZE, HALF, HALF, "bilinear")(CROPS[0])
+    with torch.inference_mode():
+        expected = model.method.embed(model.method(pixels[None]))["parts"]
+    assert_close(bilinear.embed(CROPS[:1])["parts"], expected, rtol=0, atol=1e-5)
+    assert (model.embed(CROPS[:1])["parts"] - expected).abs().max() > 1e-3
 
 
 def test_weights_with_a_head_do_not_fit_a_card_without(tmp_path):
@@ -207,6 +219,7 @@ def test_unknown_names_list_what_is_installed(monkeypatch, weights):
 
 
 def test_installed_weights_have_cards():
+    assert "default" in packaged()
     for name, path in packaged().items():
         assert path.with_suffix(".json").exists(), name
 
@@ -233,10 +246,10 @@ def test_a_card_is_json(weights, text):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": "red"}, "field 'colour': Extra inputs are not permitted"),
-        ({"size": [64]}, "field 'size.1': Field required"),
-        ({"backbone": "vgg"}, "field 'backbone': Input should be 'osnet_x0_25'"),
-        ({"ids": -1}, "field 'ids': Input should be greater than or equal to 0"),
+        ({"colour": "red"}, "field 'colour': extra inputs are not permitted"),
+        ({"size": [64]}, "field 'size.1': field required"),
+        ({"backbone": "vgg"}, "field 'backbone': input should be 'osnet_x0_25'"),
+        ({"ids": -1}, "field 'ids': input should be greater than or equal to 0"),
         ({"method": "magic"}, "method 'magic': is not known. Remedy: choose one of baseline, pcb, qpm, peer"),
     ],
 )
@@ -413,7 +426,6 @@ def test_samples_are_embedded_as_their_crops(patches):
     result = model.embed_samples(good, progress=done.append)
     same(result.embedding, model.embed([CROPS[row] for row in GOOD]))
     assert (result.kept, result.bad, sum(done)) == ([0, 1, 2, 3, 4], [], 5)
-    assert result.seconds > 0
 
 
 def test_a_bad_crop_stops_unless_it_is_skipped(patches):
@@ -450,9 +462,8 @@ def test_edits_get_the_row_of_the_sample_and_may_prompt(patches):
 
 
 @pytest.mark.real_data
-def test_the_published_peer_loads_without_a_card_and_survives_saving(tmp_path):
-    folder = Path(os.environ.get("GLIMPSE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared"))
-    path = folder / "models" / "osnet_lct_reid.safetensors"
+def test_the_published_peer_loads_without_a_card_and_survives_saving(models, tmp_path):
+    path = models / "osnet_lct_reid.safetensors"
     if not path.exists():
         pytest.skip(f"{path} is not there")
     exact = load(path, precision="float32")

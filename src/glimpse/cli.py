@@ -26,7 +26,6 @@ from glimpse.files import check_target, write_text
 
 if TYPE_CHECKING:
     from glimpse.search import SearchResult
-    from glimpse.synthetic.occlusion import Kind, Side
 
 app = typer.Typer(
     name="glimpse",
@@ -39,8 +38,6 @@ data_app = typer.Typer(help="Look at datasets, and draw one.", no_args_is_help=T
 app.add_typer(data_app, name="data")
 
 Choice = TypeVar("Choice", bound=str)
-OCCLUDERS: tuple[Kind, ...] = ("object", "person", "grey")
-SIDES: tuple[Side, ...] = ("top", "bottom", "left", "right")
 
 # Into a file or a pipe there is no width to fit: tables keep their lines whole.
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
@@ -117,6 +114,7 @@ def embed(
     skip_bad: SkipBad = False,
 ) -> None:
     """Embed the crops of a folder once, for many searches."""
+    from glimpse.data.words import count
     from glimpse.model import load
     from glimpse.search import embed_gallery
     from glimpse.search.gallery import check_overwrite, listing_path
@@ -131,7 +129,7 @@ def embed(
     listing = stored.save(out_file)
     _print_skipped(stored.skipped)
     out.print(
-        f"{_count(len(stored.samples), 'crop')}, {stored.embedding.bytes_per_row} bytes each: "
+        f"{count(len(stored.samples), 'crop')}, {stored.embedding.bytes_per_row} bytes each: "
         f"{escape(str(out_file))}, {escape(str(listing))}",
         highlight=False,
         soft_wrap=True,
@@ -178,16 +176,20 @@ def evaluate(
     """Rank the gallery of a dataset for its queries and score the ranking: CMC, mAP, mINP."""
     from glimpse.data import open_dataset
     from glimpse.evaluation import OcclusionPlan, evaluate_dataset, read_prompts, table
+    from glimpse.evaluation.occluded import FRACTIONS
     from glimpse.evaluation.report import write_report
     from glimpse.model import load
+    from glimpse.synthetic.occlusion import KINDS, SIDES
 
     options = _pairs(option, "--option")
     plan = None
     if occlude:
         plan = OcclusionPlan(
-            kinds=_choices(occlude, "--occlude", OCCLUDERS),
+            kinds=_choices(occlude, "--occlude", KINDS),
             sides=SIDES if sides is None else _choices(sides.split(","), "--sides", SIDES),
-            fractions=tuple(_number(text, "--fractions") for text in (fractions or "0.2,0.4,0.6").split(",")),
+            fractions=FRACTIONS
+            if fractions is None
+            else tuple(_number(text, "--fractions") for text in fractions.split(",")),
             prompted=(False, True) if prompted else (False,),
             queries=queries,
             quality=quality,
@@ -200,7 +202,7 @@ def evaluate(
         given = [name for name, value in needing.items() if value is not None]
         if given:
             cause = f"is not given, and {' and '.join(given)} {'needs' if len(given) == 1 else 'need'} it"
-            raise ConfigError("--occlude", cause, f"name a kind: {', '.join(OCCLUDERS)}")
+            raise ConfigError("--occlude", cause, f"name a kind: {', '.join(KINDS)}")
     inputs = [*_data_paths(data, sources), Path(weights), *_beside(weights), *([prompts] if prompts else [])]
     pages = [report / "index.html", report / "result.json"] if report is not None else []
     _writable_folder(report)
@@ -262,7 +264,15 @@ def train(
         raise ConfigError("METHOD", cause, "name the recipe's method, or another recipe")
     _writable_folder(out_folder)
     done = train(
-        settings, data, out_folder, resume=resume, cache=cache, devices=devices, skip_bad=skip_bad, terms=terms
+        settings,
+        data,
+        out_folder,
+        resume=resume,
+        cache=cache,
+        devices=devices,
+        skip_bad=skip_bad,
+        terms=terms,
+        command=_command(),
     )
     for note in done.notes:
         _say(note)
@@ -389,6 +399,8 @@ def _print_skipped(skipped: Sequence[GlimpseError]) -> None:
 
 
 def _print_hits(result: SearchResult) -> None:
+    from glimpse.data.words import count
+
     for note in result.notes:
         err.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     _print_skipped(result.skipped)
@@ -397,7 +409,7 @@ def _print_hits(result: SearchResult) -> None:
         "crop",
         "distance",
         title=escape(
-            f"{result.query} in {result.gallery} ({_count(result.gallery_size, 'crop')}), with {result.made_by}"
+            f"{result.query} in {result.gallery} ({count(result.gallery_size, 'crop')}), with {result.made_by}"
         ),
         title_justify="left",
         caption="per part: its own distance, and its share of the pair's distance",
@@ -495,11 +507,6 @@ def _writable_folder(path: Path | None) -> None:
     except OSError as error:
         cause = f"cannot be written to ({error.strerror})"
         raise ConfigError(path, cause, "choose a folder you can write to") from error
-
-
-def _count(number: int, what: str) -> str:
-    """A number with its noun, such as `1 crop` or `2,000 crops`."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _say(message: str) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class GlimpseError(Exception):
@@ -40,3 +44,19 @@ class WeightsError(GlimpseError):
 
 class EmbeddingError(GlimpseError):
     """Embeddings do not fit each other or the distance they are given to."""
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """The first thing that pydantic found wrong: `(field, what is wrong with it)`."""
+    problem = error.errors()[0]
+    return ".".join(str(part) for part in problem["loc"]), plain_words(problem["msg"])
+
+
+def plain_words(message: str) -> str:
+    """A message of pydantic as the end of a sentence.
+
+    >>> plain_words("Value error, Input should be 3")
+    'input should be 3'
+    """
+    said = message.removeprefix("Value error, ")
+    return said[:1].lower() + said[1:]

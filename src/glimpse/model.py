@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,6 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_type_hints
 
-import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -25,12 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from glimpse.backbones import BackboneName, Look, Start, build_backbone, load_start, preprocessing, read_safetensors
-from glimpse.backbones.fast import can_fuse, folded, has_fast_bfloat16, keep_freed_memory
+from glimpse.backbones.fast import folded, has_fast_bfloat16, keep_freed_memory
 from glimpse.backbones.openvino import OpenVino, has_openvino, one_thread
 from glimpse.data import Sample, read_image
-from glimpse.data.transforms import EvalTransform, Visible
+from glimpse.data.images import as_picture
+from glimpse.data.transforms import EvalTransform, Interpolation, Visible
 from glimpse.embedding import Embedding
-from glimpse.errors import ConfigError, DataError, GlimpseError, WeightsError
+from glimpse.errors import ConfigError, DataError, WeightsError, first_problem
 from glimpse.files import atomic, write_text
 from glimpse.matching import Distance
 from glimpse.methods import METHODS, Method, Peer, Region
@@ -49,6 +48,7 @@ class Card(BaseModel):
         visibility: whether it has a head that tells which cells are visible.
         size: height and width of the input.
         mean, std: pre-processing, of RGB in [0, 1].
+        interpolation: of the resize to `size`.
         ids: training identities that its classifiers know; 0 if they were left out.
         start: where the backbone's weights came from.
         training_data: data set and split that trained it.
@@ -67,6 +67,7 @@ class Card(BaseModel):
     size: tuple[int, int]
     mean: Triple
     std: Triple
+    interpolation: Interpolation = "bicubic"
     ids: int = Field(default=0, ge=0)
     start: Start | None = None
     training_data: str = ""
@@ -90,13 +91,11 @@ class Embedded:
         embedding: one row per crop that could be read.
         kept: row of `samples` for each row of `embedding`.
         bad: an error for each crop that was skipped.
-        seconds: time it took, reading included.
     """
 
     embedding: Embedding
     kept: list[int]
     bad: list[DataError]
-    seconds: float
 
 
 Engine = Literal["auto", "torch", "openvino"]
@@ -160,9 +159,8 @@ class Model:
         self.device = torch.device(device)
         self.batch = batch
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
-        fuse = self.bfloat16 and self.device.type == "cpu" and can_fuse()
-        self._backbone = folded(method.backbone, fuse=fuse).to(device).to(memory_format=torch.channels_last)
-        self._transform = EvalTransform(card.size, card.mean, card.std)
+        self._backbone = folded(method.backbone).to(device).to(memory_format=torch.channels_last)
+        self._transform = EvalTransform(card.size, card.mean, card.std, card.interpolation)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -199,8 +197,7 @@ class Model:
             try:
                 checked[name] = TypeAdapter(types[name]).validate_python(value)
             except ValidationError as error:
-                said = error.errors()[0]["msg"]
-                cause = f"option '{name}' cannot be {value!r} ({said[0].lower()}{said[1:]})"
+                cause = f"option '{name}' cannot be {value!r} ({first_problem(error)[1]})"
                 raise ConfigError(where, cause, f"give {name} such a value") from error
         return self.method.distance(**checked)
 
@@ -265,7 +262,6 @@ class Model:
         Raises:
             DataError: a crop cannot be read (without `skip_bad`), or none can.
         """
-        started = time.perf_counter()
         kept: list[int] = []
         bad: list[DataError] = []
 
@@ -290,7 +286,7 @@ class Model:
             raise DataError(
                 samples[0].path if samples else "crops", "no crop can be read", "check that the path holds images"
             )
-        return Embedded(Embedding.cat(rows), kept, bad, time.perf_counter() - started)
+        return Embedded(Embedding.cat(rows), kept, bad)
 
     def _batches(self, crops: Iterator[tuple[Image.Image, Visible | None]]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Read and transform the next batch while the network works on this one."""
@@ -359,23 +355,6 @@ def _pictures(images: Iterable[Image.Image]) -> Iterator[Image.Image]:
         raise DataError("images", cause, "give a list, such as [image]") from error
 
 
-def as_picture(image: object, where: str) -> Image.Image:
-    """A PIL image as it is, or an array `[h, w, 3]` of uint8 as a picture.
-
-    Raises:
-        DataError: it is neither; `where` names it.
-    """
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, np.ndarray):
-        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
-            return Image.fromarray(np.ascontiguousarray(image))
-        kind = f"an array {list(image.shape)} of {image.dtype}"
-    else:
-        kind = "None" if image is None else f"of type {type(image).__name__}"
-    raise DataError(where, f"is {kind}, and not a picture", "give a PIL image or an array [h, w, 3] of uint8 (RGB)")
-
-
 def _side_by_side(
     images: Iterable[Image.Image], visible: Iterable[Visible | None] | None
 ) -> Iterator[tuple[Image.Image, Visible | None]]:
@@ -428,7 +407,7 @@ def build(card: Card) -> Method:
         options = kind.Options(**card.options)
     except ValidationError as error:
         raise ConfigError(
-            f"options of '{card.method}'", _first(error), "see the method's page for its options"
+            f"options of '{card.method}'", _said(error), "see the method's page for its options"
         ) from error
     return kind(build_backbone(card.backbone, visibility=card.visibility), card.ids, options)
 
@@ -507,7 +486,7 @@ def read_card(path: Path) -> Card:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(path, f"is not JSON ({error})", "write it again by training or `Model.save`") from error
     except ValidationError as error:
-        raise WeightsError(path, _first(error), "write it again by training or `Model.save`") from error
+        raise WeightsError(path, _said(error), "write it again by training or `Model.save`") from error
 
 
 def _load_peer(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], digest: str, **how: Any) -> Model:
@@ -532,18 +511,16 @@ def _load_peer(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str],
     return Model(method, card, f"peer@{digest[:8]}", **how)
 
 
-def _first(error: ValidationError) -> str:
-    """The first problem of a pydantic error, with its field."""
-    problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    return f"field '{field}': {problem['msg']}"
+def _said(error: ValidationError) -> str:
+    field, said = first_problem(error)
+    return f"field '{field}': {said}"
 
 
 __all__ = [
     "Card",
     "Edit",
     "Embedded",
-    "GlimpseError",
+    "Engine",
     "Model",
     "Precision",
     "build",

@@ -1,6 +1,7 @@
 """The head that tells which cells are visible, and what each backbone does with what it tells."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
-from glimpse.backbones import BACKBONES, OSNet, VisibilityHead, build_backbone, load_start
+from glimpse.backbones import BACKBONES, Backbone, OSNet, VisibilityHead, build_backbone, load_start
 from glimpse.backbones.fast import folded
 from glimpse.errors import WeightsError
 from glimpse.methods import PCB, PCBOptions
@@ -68,16 +69,16 @@ def test_untaught_it_takes_nearly_everything_for_visible():
     assert_close(seen, logits.sigmoid())
 
 
-def test_a_cell_is_judged_by_its_neighbours_no_further_than_three_away():
+def test_a_cell_is_judged_by_its_neighbours_as_far_as_the_dilations_add_up():
     head = settled(VisibilityHeadAsNetwork()).head
-    early = torch.randn(1, 3, 11, 11, generator=seeded())
+    early = torch.randn(1, 3, 25, 25, generator=seeded())
     other = early.clone()
-    other[:, :, 5, 5] += 3
+    other[:, :, 12, 12] += 3
     with torch.no_grad():
         moved = (head(early, None)[1] - head(other, None)[1])[0].abs() > 1e-6
-    reached = [(y, x) for y in range(11) for x in range(11) if bool(moved[y, x])]
-    assert (5, 5) in reached
-    assert max(max(abs(y - 5), abs(x - 5)) for y, x in reached) == 3
+    reached = [(y, x) for y in range(25) for x in range(25) if bool(moved[y, x])]
+    assert (12, 12) in reached
+    assert max(max(abs(y - 12), abs(x - 12)) for y, x in reached) == sum(VisibilityHead.DILATIONS)
 
 
 class VisibilityHeadAsNetwork(nn.Module):
@@ -142,6 +143,14 @@ def test_under_autocast_it_judges_in_float32():
 
 
 # ---------------------------------------------------------------- in the backbones
+
+
+def test_a_backbone_must_say_how_it_looks():
+    class Blind(Backbone):
+        channels = early_channels = 8
+
+    with pytest.raises(TypeError, match=r"abstract method '?look\b"):
+        Blind()
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
@@ -283,6 +292,18 @@ def test_a_whole_method_brings_its_head(name, tmp_path: Path):
     plain = build_backbone(name)
     load_start(plain, name, path)
     assert_close(dict(plain.state_dict()), headless(taught), rtol=0, atol=0)
+
+
+def test_half_a_head_is_refused(tmp_path: Path):
+    torch.manual_seed(0)
+    network = build_backbone("osnet_x0_25", visibility=True)
+    whole = {key: value.clone() for key, value in network.state_dict().items()}
+    head = sorted(whole.keys() - headless(network).keys())
+    for absent in (head[0], head[-1]):
+        save_file({key: value + 1 for key, value in whole.items() if key != absent}, tmp_path / "half.safetensors")
+        with pytest.raises(WeightsError, match=rf"1 tensors are missing .* \(first: {re.escape(absent)}\)"):
+            load_start(network, "osnet_x0_25", tmp_path / "half.safetensors")
+        assert_close(dict(network.state_dict()), whole, rtol=0, atol=0)
 
 
 def test_a_head_of_another_shape_is_refused(tmp_path: Path):

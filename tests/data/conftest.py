@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -48,10 +47,3 @@ def zipped(tmp_path: Path) -> Maker:
         return path
 
     return make
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """Where the real data sets lie."""
-    default = Path(__file__).resolve().parents[3] / "shared"
-    return Path(os.environ.get("GLIMPSE_TEST_DATA", default))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,9 @@ from glimpse.embedding import Embedding
 from glimpse.evaluation import Trials, evaluate, evaluate_rows
 from glimpse.matching import GlobalDistance, distance_rows
 
-DATA = Path(os.environ.get("GLIMPSE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared"))
 
-
-def found(name: str) -> Path:
-    path = DATA / "data" / name
+def found(shared: Path, name: str) -> Path:
+    path = shared / "data" / name
     if not path.exists():
         pytest.skip(f"{name} is not at hand (set GLIMPSE_TEST_DATA)")
     return path
@@ -56,15 +53,15 @@ def check(dataset: Dataset, every: int) -> None:
 
 
 @pytest.mark.real_data
-def test_market1501() -> None:
-    dataset = open_market1501(found("Market-1501-v15.09.15.zip"))
+def test_market1501(shared: Path) -> None:
+    dataset = open_market1501(found(shared, "Market-1501-v15.09.15.zip"))
     assert (len(dataset.query), len(dataset.gallery)) == (3368, 15913)
     check(dataset, every=200)
 
 
 @pytest.mark.real_data
-def test_partial_reid_is_300_by_300_and_25_trials() -> None:
-    dataset = open_partial_reid(found("Partial-REID_Dataset.zip"))
+def test_partial_reid_is_300_by_300_and_25_trials(shared: Path) -> None:
+    dataset = open_partial_reid(found(shared, "Partial-REID_Dataset.zip"))
     check(dataset, every=10)
     relevance = dataset.protocol.relevance(dataset.query, dataset.gallery)
     assert (relevance.match_counts == 5).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -96,6 +97,14 @@ def test_numbers_and_protocol_are_those_of_the_report(report: Report) -> None:
     assert f"AUC {report.quality.auc:.3f}" in text if report.quality else True
 
 
+def test_a_setting_says_how_many_queries_were_prompted(report: Report) -> None:
+    assert report.told == ", 1 of 8 prompted"
+    assert "as they are, 1 of 8 prompted" in render_report([report], queries=0)
+    without = replace(report, prompts={})
+    assert without.told == ""
+    assert "prompted" not in render_report([without], queries=0)
+
+
 def test_a_list_marks_right_wrong_and_ignored_in_the_order_of_the_distance(report: Report) -> None:
     query = 1
     drawn = ranked_list(report, query, hits=5)
@@ -151,8 +160,6 @@ def test_several_reports_share_a_table(report: Report, tmp_path: Path) -> None:
 
 
 def test_crops_that_are_gone_are_said_to_be(report: Report, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     gone = tuple(Sample(FolderStore(tmp_path), s.name, s.pid, s.camid) for s in report.dataset.gallery)
     moved = replace(report, dataset=replace(report.dataset, gallery=gone))
     drawn = ranked_list(moved, 0, hits=2)

@@ -1,8 +1,5 @@
 """The baseline, PCB and the published peer."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from naive_qpm import ce, cosine_distance, eq_3, table
@@ -166,6 +163,15 @@ def test_pcb_is_not_taught_by_hidden_strips():
     assert not method.classifiers.weight.grad[2].any()
 
 
+@pytest.mark.parametrize(("descriptor", "matched"), [("pooled", "parts"), ("reduced", "reduced")])
+def test_pcbs_vector_is_the_mean_of_its_matched_strips_by_what_is_seen_of_them(descriptor, matched):
+    method = settled(pcb(descriptor=descriptor))
+    with torch.no_grad():
+        found = method(images(2), shown(48))
+        vector = method.vector(found)
+    assert_close(vector, (found[matched][:, 0] + 0.5 * found[matched][:, 1]) / 1.5, rtol=0, atol=1e-5)
+
+
 # ---------------------------------------------------------------- the peer
 
 
@@ -196,9 +202,8 @@ def test_peer_sees_a_prompt_as_pixels_only():
 
 
 @pytest.mark.real_data
-def test_peer_finds_people_of_partial_reid():
-    folder = Path(os.environ.get("GLIMPSE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared"))
-    weights, data = folder / "models" / "osnet_lct_reid.safetensors", folder / "data" / "Partial-REID_Dataset.zip"
+def test_peer_finds_people_of_partial_reid(shared, models):
+    weights, data = models / "osnet_lct_reid.safetensors", shared / "data" / "Partial-REID_Dataset.zip"
     for path in (weights, data):
         if not path.exists():
             pytest.skip(f"{path} is not there")

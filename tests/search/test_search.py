@@ -221,7 +221,7 @@ def test_damaged_listings_are_named(model: Any, query: Path, crops: Path, tmp_pa
 
     assert cause(None) == (str(listing), f"there is no list of crops beside {path}")
     assert cause("{")[0] == str(listing)
-    assert cause(json.dumps({**whole, "extra": 1})) == (f"{listing}: extra", "Extra inputs are not permitted")
+    assert cause(json.dumps({**whole, "extra": 1})) == (f"{listing}: extra", "extra inputs are not permitted")
     assert cause(json.dumps({**whole, "sha256": "0"})) == (str(listing), f"was not written together with {path}")
     assert cause(json.dumps({**whole, "roots": []}))[0] == f"{listing}: crops"
     assert "has 3 rows and 2 crops" in cause(json.dumps({**whole, "crops": whole["crops"][:2]}))[1]

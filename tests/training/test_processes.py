@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from steps import fit
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 import glimpse
 from glimpse.backbones import Backbone, Look, VisibilityHead
@@ -39,7 +38,7 @@ class Patches(Backbone):
 
     def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
         features = self.conv(x)
-        return Look(features, *self._judge(features, visible))
+        return Look(features, *self.see(features, visible))
 
 
 class Cells(VisibilityHead):
@@ -71,19 +70,10 @@ def one_step(place: Place) -> tuple[dict[str, Tensor], float]:
     how = Optimiser(kind="sgd", lr=0.5, momentum=0, schedule="constant")
     stage = Stage(epochs=1, anchor=3.0, visibility=2.0, optimiser=how)
     anchors = np.random.default_rng(0).normal(size=(CROPS, 6, 4, 2)).astype(np.float16)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        devices=place.world,
-        strategy="ddp" if place.world > 1 else "auto",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(StageModule(method, stage, anchors=anchors, seed=3), DataLoader([batch], batch_size=None))
-    return {k: v.detach().clone() for k, v in method.state_dict().items()}, float(trainer.callback_metrics["loss"])
+    module = StageModule(method, stage, anchors=anchors, seed=3)
+    strategy = "ddp" if place.world > 1 else "auto"
+    loss = fit(module, batch, devices=place.world, strategy=strategy, use_distributed_sampler=False)
+    return {k: v.detach().clone() for k, v in method.state_dict().items()}, loss
 
 
 def test_two_processes_learn_what_one_would() -> None:

@@ -39,6 +39,33 @@ def test_there_is_a_paper_size_recipe_for_each_method() -> None:
     assert {"baseline-paper", "pcb-paper", "qpm-paper"} <= set(packaged_recipes())
 
 
+def _settings(name: str, *apart: str) -> dict[str, Any]:
+    recipe: dict[str, Any] = load_recipe(name).model_dump(mode="json")
+    return {field: value for field, value in recipe.items() if field not in ("method", "options", *apart)}
+
+
+def test_reid_recipes_differ_in_nothing_but_the_method() -> None:
+    qpm = _settings("qpm-reid")
+    assert _settings("pcb-reid") == qpm
+    assert _settings("baseline-reid") == qpm
+
+
+def test_imagenet_recipes_differ_in_nothing_but_the_method_and_the_ide_stage_of_qpm() -> None:
+    assert _settings("pcb-imagenet") == _settings("baseline-imagenet")
+    # With two stages it validates, as often in all, at other epochs.
+    apart = ("stages", "validation")
+    assert _settings("qpm-imagenet", *apart) == _settings("baseline-imagenet", *apart)
+    whole, qpm = load_recipe("baseline-imagenet"), load_recipe("qpm-imagenet")
+    assert whole.validation.model_copy(update={"every": 0}) == qpm.validation.model_copy(update={"every": 0})
+    (one,), (ide, own) = whole.stages, qpm.stages
+    assert ide.epochs + own.epochs == one.epochs
+    for stage in (ide, own):
+        changed = {"name": one.name, "epochs": one.epochs, "method": None, "options": {}, "optimiser": one.optimiser}
+        assert stage.model_copy(update=changed) == one
+        schedule = {"schedule": one.optimiser.schedule, "warmup": one.optimiser.warmup}
+        assert stage.optimiser.model_copy(update=schedule) == one.optimiser
+
+
 def test_unknown_recipe_lists_the_installed_ones() -> None:
     with pytest.raises(ConfigError) as told:
         load_recipe("qpm-rapid")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import lightning
 import numpy as np
 import pytest
 import torch
+from steps import a_batch, bare_trainer, fit
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from glimpse.backbones import Backbone, Look, build_backbone
 from glimpse.data.transforms import Occlusion, TrainTransform, TransformSettings, Zoom
@@ -83,16 +82,11 @@ def _anchored(settings: TransformSettings, corners_known: bool = True) -> float:
         Stage(epochs=1, anchor=1.0),
         anchors=backbone(clear.pixels[None]).half().numpy(),
     )
-    module.trainer = _trainer()
+    module.trainer = bare_trainer()
     batch = Batch(*(torch.stack([item]) for item in moved))
     if not corners_known:
         batch = batch._replace(corners=clear.corners[None])
     return float(module._anchor(backbone(batch.pixels), batch))
-
-
-def _trainer(**changes: Any) -> lightning.Trainer:
-    how: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": 1}
-    return lightning.Trainer(**how, enable_progress_bar=False, enable_model_summary=False, **changes)
 
 
 STILL = TransformSettings(size=(64, 32), flip=0, pad=0, erasing=None, mean=(0, 0, 0), std=(1, 1, 1))
@@ -125,19 +119,8 @@ def test_the_anchor_pulls_at_a_backbone_that_has_changed() -> None:
     clear = np.zeros((1, 3, 8, 4), np.float16)
     clear[:, 1] = 1  # the start saw green where this backbone sees red
     module = StageModule(Baseline(Pooling(), 1), Stage(epochs=1, anchor=1.0), anchors=clear)
-    module.trainer = _trainer()
+    module.trainer = bare_trainer()
     assert float(module._anchor(Pooling()(batch.pixels), batch)) == pytest.approx(1.0)
-
-
-def _batch(n: int = 8) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(n, 3, 64, 32, generator=generator)
-    pids = torch.arange(n) // 2
-    return Batch(images, torch.ones(n, 64, 32), pids, torch.arange(n), torch.zeros(n, 2, 2))
-
-
-def _fit(module: StageModule, batch: Batch) -> None:
-    _trainer().fit(module, DataLoader([batch], batch_size=None))
 
 
 def test_frozen_parts_keep_weights_and_statistics() -> None:
@@ -145,7 +128,7 @@ def test_frozen_parts_keep_weights_and_statistics() -> None:
     method = Baseline(backbone, 4)
     before = {k: v.clone() for k, v in method.state_dict().items()}
     module = StageModule(method, Stage(epochs=1, freeze=("stem", "stage1")))
-    _fit(module, _batch())
+    fit(module, a_batch())
     after = method.state_dict()
     changed = {k for k in before if not torch.equal(before[k], after[k])}
     assert not {k for k in changed if k.startswith(("backbone.stem.", "backbone.stage1."))}
@@ -172,7 +155,7 @@ def test_a_stage_hands_on_the_running_mean_of_its_weights() -> None:
             end(*args)
 
         module.on_train_batch_end = noted  # type: ignore[method-assign]
-        _trainer().fit(module, DataLoader([_batch(), _batch(), _batch()], batch_size=None))
+        fit(module, a_batch(), a_batch(), a_batch())
         return begin, seen, module
 
     begin, steps, module = run(0.25)
@@ -200,13 +183,13 @@ def test_a_stage_hands_on_the_running_mean_of_its_weights() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_loss_that_is_not_finite_names_stage_and_terms() -> None:
-    batch = _batch()
+    batch = a_batch()
     batch.pixels[0] = math.inf
     module = StageModule(
         Baseline(build_backbone("osnet_x0_25"), 4, BaselineOptions(triplet=True)), Stage(name="joint", epochs=1)
     )
     with pytest.raises(ConfigError) as told:
-        _fit(module, batch)
+        fit(module, batch)
     assert told.value.where == "stage 'joint', step 0"
     assert "(id" in told.value.cause
     assert "optimiser.lr" in told.value.remedy

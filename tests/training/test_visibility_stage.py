@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from steps import a_batch, fit, logged, stage_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 import glimpse
 from glimpse.backbones import Look, build_backbone
@@ -31,10 +29,10 @@ COVERED = {"size": [64, 32], "pad": 2, "erasing": None, "occlusion": {"p": 0.8, 
 STAGES = [
     {
         "name": "visibility",
-        "epochs": 16,
+        "epochs": 40,
         "learns": "visibility",
         "prompt": 0.2,
-        "optimiser": {"lr": 1e-2},
+        "optimiser": {"lr": 1e-3},
         "sampling": {"people": 0, "crops": 4},
     },
     {"name": "heads", "epochs": 1, "cached": 1, "prompt": 0.3, "optimiser": {"lr": 1e-3}},
@@ -78,23 +76,13 @@ def seeing(
     return recipe, train(recipe, people, tmp_path_factory.mktemp("seeing") / "run", progress=False)
 
 
-def _stage(trained: Trained, name: str) -> dict[str, Tensor]:
-    return load_file(trained.last.parent / "stages" / name / "weights.safetensors")
-
-
-def _columns(trained: Trained, stage: str) -> dict[str, list[float]]:
-    with open(trained.last.parent / "logs" / stage / "metrics.csv") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
-
-
 def _differ(one: dict[str, Tensor], two: dict[str, Tensor]) -> set[str]:
     return {name for name in one if not torch.equal(one[name], two[name])}
 
 
 def test_each_stage_teaches_what_it_says(seeing: tuple[Recipe, Trained], start: Path) -> None:
     _, trained = seeing
-    first, heads, joint = (_stage(trained, name) for name in ("0-visibility", "1-heads", "2-joint"))
+    first, heads, joint = (stage_weights(trained.last.parent, name) for name in ("0-visibility", "1-heads", "2-joint"))
     head = {name for name in first if name.startswith("backbone.visibility.")}
     given = load_file(start)
     assert {f"backbone.{name}" for name in given} == {name for name in first if name.startswith("backbone.")} - head
@@ -110,7 +98,7 @@ def test_the_visibility_stage_has_one_loss_which_falls_and_nothing_to_validate(
     seeing: tuple[Recipe, Trained],
 ) -> None:
     _, trained = seeing
-    alone = _columns(trained, "visibility")
+    alone = logged(trained.last.parent, "visibility")
     assert {name for name in alone if name.startswith("loss/")} == {"loss/visibility"}
     assert not [name for name in alone if name.startswith("val/")]
     losses = alone["loss/visibility"]
@@ -118,7 +106,7 @@ def test_the_visibility_stage_has_one_loss_which_falls_and_nothing_to_validate(
     assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
     metrics = trained.last.parent / "stages" / "0-visibility" / "metrics.json"
     assert json.loads(metrics.read_text()) == {}
-    joint = _columns(trained, "joint")
+    joint = logged(trained.last.parent, "joint")
     assert {name for name in joint if name.startswith("loss/")} == {"loss/id", "loss/anchor", "loss/visibility"}
     terms = [joint[f"loss/{name}"][0] for name in ("id", "anchor", "visibility")]
     assert sum(terms) == pytest.approx(joint["loss_epoch"][0], rel=1e-5)
@@ -130,7 +118,7 @@ def test_on_people_it_has_not_seen_it_finds_covers_more_often_than_chance_would(
 ) -> None:
     recipe, trained = seeing
     model = glimpse.load(trained.last, precision="float32")
-    model.method.load_state_dict(_stage(trained, "0-visibility"))
+    model.method.load_state_dict(stage_weights(trained.last.parent, "0-visibility"))
     crops, _, _ = read_crops([*people.query, *people.gallery])
     occlusion = recipe.transforms.occlusion
     assert occlusion is not None
@@ -147,7 +135,7 @@ def test_on_people_it_has_not_seen_it_finds_covers_more_often_than_chance_would(
     right = ((look.seen > 0.5) == (truth > 0.5))[plain].float().mean()
     most = max(float((truth[plain] > 0.5).float().mean()), float((truth[plain] < 0.5).float().mean()))
     assert 0.45 < most < 0.6  # what always saying the same would get
-    assert float(right) > most + 0.15
+    assert float(right) > most + 0.25
 
 
 def test_the_card_knows_of_the_head_and_what_is_loaded_uses_it(seeing: tuple[Recipe, Trained], people: Dataset) -> None:
@@ -162,35 +150,7 @@ def test_the_card_knows_of_the_head_and_what_is_loaded_uses_it(seeing: tuple[Rec
     assert len(embedded.embedding) == len(people.query)
 
 
-def test_a_finished_training_with_a_head_is_not_done_again(seeing: tuple[Recipe, Trained], people: Dataset) -> None:
-    recipe, trained = seeing
-    again = train(recipe, people, trained.last.parent, progress=False)
-    assert [note for note in again.notes if "finished already" in note]
-    assert again.metrics == trained.metrics
-
-
 # ---------------------------------------------------------------- one stage
-
-
-def _batch(n: int = 8) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    visible = torch.ones(n, 64, 32)
-    visible[::2, 32:] = 0
-    images = torch.randn(n, 3, 64, 32, generator=generator)
-    return Batch(images, visible, torch.arange(n) // 2, torch.arange(n), torch.zeros(n, 2, 2))
-
-
-def _fit(module: StageModule, batch: Batch) -> float:
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        max_epochs=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, DataLoader([batch], batch_size=None))
-    return float(trainer.callback_metrics["loss"])
 
 
 def _changed(stage: Stage, method: PCB | None = None) -> set[str]:
@@ -199,7 +159,7 @@ def _changed(stage: Stage, method: PCB | None = None) -> set[str]:
     method = method or PCB(build_backbone("osnet_x0_25", visibility=True), 4, PCBOptions(strips=2, dim=8))
     before = {name: value.clone() for name, value in method.state_dict().items()}
     module = StageModule(method, stage)
-    _fit(module, _batch())
+    fit(module, a_batch())
     module.release()
     assert all(p.requires_grad for p in method.parameters())
     return _differ(before, method.state_dict())
@@ -215,7 +175,7 @@ def test_a_visibility_stage_changes_nothing_but_the_head() -> None:
 
 def test_its_loss_is_that_of_the_head_alone() -> None:
     torch.manual_seed(0)
-    backbone, batch = build_backbone("osnet_x0_25", visibility=True), _batch()
+    backbone, batch = build_backbone("osnet_x0_25", visibility=True), a_batch()
     module = StageModule(Baseline(backbone, 4), Stage(epochs=1, learns="visibility"))
     module._set_modes()
     assert backbone.visibility is not None
@@ -223,7 +183,7 @@ def test_its_loss_is_that_of_the_head_alone() -> None:
         look = backbone.look(batch.pixels)
         assert look.logits is not None
         expected = float(backbone.visibility.loss(look.logits, batch.visible))
-    assert _fit(module, batch) == pytest.approx(expected, rel=1e-4)
+    assert fit(module, batch) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_head_that_a_stage_does_not_teach_stands_still() -> None:
@@ -243,11 +203,11 @@ def test_the_weight_scales_the_heads_loss() -> None:
     def loss(weight: float) -> float:
         torch.manual_seed(0)
         method = PCB(build_backbone("osnet_x0_25", visibility=True), 4, PCBOptions(strips=2, dim=8, dropout=0))
-        return _fit(StageModule(method, Stage(epochs=1, visibility=weight)), _batch())
+        return fit(StageModule(method, Stage(epochs=1, visibility=weight)), a_batch())
 
-    none, one, three = loss(0.0), loss(1.0), loss(3.0)
-    assert one - none > 0.1
-    assert three - none == pytest.approx(3 * (one - none), rel=0.05)
+    one, two, four = loss(1.0), loss(2.0), loss(4.0)
+    assert two - one > 0.1
+    assert four - two == pytest.approx(2 * (two - one), rel=1e-3)
 
 
 def test_heads_are_given_what_the_head_saw(monkeypatch: pytest.MonkeyPatch) -> None:

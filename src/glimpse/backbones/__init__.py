@@ -1,6 +1,6 @@
 """Networks that turn a crop into a map of features at stride 16."""
 
-from glimpse.backbones.backbone import Backbone, Look, VisibilityHead
+from glimpse.backbones.backbone import Backbone, Look, VisibilityHead, to_cells
 from glimpse.backbones.osnet import OSNet
 from glimpse.backbones.starts import (
     BACKBONES,
@@ -24,4 +24,5 @@ __all__ = [
     "load_start",
     "preprocessing",
     "read_safetensors",
+    "to_cells",
 ]

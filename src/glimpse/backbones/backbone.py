@@ -25,6 +25,11 @@ class Look(NamedTuple):
     logits: Tensor | None = None
 
 
+def to_cells(visible: Tensor, features: Tensor) -> Tensor:
+    """Visible share of each cell of a map `[..., h, w]`, from masks `[n, H, W]`: float32 `[n, h, w]`."""
+    return F.adaptive_avg_pool2d(visible[:, None].float(), (features.shape[-2], features.shape[-1]))[:, 0]
+
+
 class VisibilityHead(nn.Module):
     """Tells which cells of a crop show the person, from the map of an early stage.
 
@@ -66,13 +71,12 @@ class VisibilityHead(nn.Module):
         logits: Tensor = self.last(self.layers(early))[:, 0].float() + self.bias
         seen = logits.detach().sigmoid()
         if visible is not None:
-            seen = seen * F.adaptive_avg_pool2d(visible[:, None].float(), (early.shape[-2], early.shape[-1]))[:, 0]
+            seen = seen * to_cells(visible, early)
         return seen, logits
 
     def loss(self, logits: Tensor, visible: Tensor) -> Tensor:
         """Binary cross entropy of `logits` `[n, h, w]` against the true share `visible` `[n, H, W]` of each cell."""
-        truth = F.adaptive_avg_pool2d(visible[:, None], (logits.shape[-2], logits.shape[-1]))[:, 0]
-        return F.binary_cross_entropy_with_logits(logits, truth)
+        return F.binary_cross_entropy_with_logits(logits, to_cells(visible, logits))
 
 
 class Backbone(nn.Module, ABC):
@@ -105,8 +109,8 @@ class Backbone(nn.Module, ABC):
         """The map alone, `[n, channels, H/16, W/16]`."""
         return self.look(x, visible).features
 
-    def _judge(self, early: Tensor, visible: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """`(seen, logits)` of a `Look`."""
+    def see(self, early: Tensor, visible: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """`(seen, logits)` of a `Look`, from the early map that a visibility head looks at `[n, channels, h, w]`."""
         if self.visibility is None:
             return visible, None
         seen, logits = self.visibility(early, visible)

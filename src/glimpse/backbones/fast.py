@@ -7,7 +7,7 @@ import ctypes
 import sys
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glimpse.backbones.backbone import Backbone
@@ -43,58 +43,22 @@ def has_fast_bfloat16(device: torch.device | str = "cpu") -> bool:
     return supported is not None and bool(supported()) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
-class FusedConv(nn.Module):
-    """A convolution and the ReLU after it in one pass of oneDNN, for inference on CPU.
-
-    Args:
-        conv: without gradient.
-        relu: whether a ReLU follows.
-    """
-
-    def __init__(self, conv: nn.Conv2d, relu: bool) -> None:
-        super().__init__()
-        self.conv = conv
-        self.after = "relu" if relu else "none"
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the convolution and the ReLU one after the other."""
-        c = self.conv
-        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, c.weight, c.bias, c.padding, c.stride, c.dilation, c.groups, self.after, [], None
-        )
-        return fused
-
-
-def can_fuse() -> bool:
-    """Whether `FusedConv` works here, for bfloat16 tensors on CPU (it rests on an operator that is torch's own)."""
-    probe = FusedConv(nn.Conv2d(8, 8, 1).bfloat16().requires_grad_(False), relu=True)
-    try:
-        with torch.inference_mode():
-            return not bool((probe(torch.ones(1, 8, 2, 2, dtype=torch.bfloat16)) < 0).any())
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return False
-
-
-def folded(backbone: Backbone, *, fuse: bool = False) -> Backbone:
+def folded(backbone: Backbone) -> Backbone:
     """A copy of `backbone` for inference, its OSNet batch norms folded into the convolutions before them.
 
-    Args:
-        backbone: any; other networks than OSNet are only copied.
-        fuse: also join convolutions with the ReLUs after them, in bfloat16; see `can_fuse`.
+    Other networks than OSNet are only copied.
     """
     backbone = copy.deepcopy(backbone).eval().requires_grad_(False)
-    for module in list(backbone.modules()):
+    for module in backbone.modules():
         if isinstance(module, ConvBN):
-            module.conv, module.bn, module.relu = _joined(module.conv, module.bn, module.relu, fuse)
+            module.conv, module.bn = _joined(module.conv, module.bn)
         elif isinstance(module, Lite):
-            module.depthwise, module.bn, module.relu = _joined(module.depthwise, module.bn, module.relu, fuse)
+            module.depthwise, module.bn = _joined(module.depthwise, module.bn)
     return backbone
 
 
-def _joined(conv: nn.Module, norm: nn.Module, relu: bool, fuse: bool) -> tuple[nn.Module, nn.Module, bool]:
-    """`(convolution, what is left of the norm, whether a ReLU is left)` after folding, and fusing if asked."""
+def _joined(conv: nn.Module, norm: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The convolution with the norm in it, and nothing in the norm's place; as they are if that was done before."""
     if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-        conv, norm = fuse_conv_bn_eval(conv, norm).requires_grad_(False), nn.Identity()
-    if fuse and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.Identity):
-        return FusedConv(conv.bfloat16(), relu), norm, False
-    return conv, norm, relu
+        return fuse_conv_bn_eval(conv, norm).requires_grad_(False), nn.Identity()
+    return conv, norm

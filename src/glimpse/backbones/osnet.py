@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpse.backbones.backbone import Backbone, Look
+from glimpse.backbones.backbone import Backbone, Look, to_cells
 
 GateKind = Literal["se", "lct"]
 
@@ -43,12 +43,10 @@ class Lite(nn.Module):
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
         self.depthwise: nn.Module = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(channels)
-        self.relu = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape in and out."""
-        x = self.bn(self.depthwise(self.pointwise(x)))
-        return F.relu(x, inplace=True) if self.relu else x
+        return F.relu(self.bn(self.depthwise(self.pointwise(x))), inplace=True)
 
 
 def masked_mean(x: Tensor, visible: Tensor | None) -> Tensor:
@@ -168,10 +166,7 @@ class OSNet(Backbone):
         """
 
         def at(features: Tensor) -> Tensor | None:
-            if visible is None:
-                return None
-            cells = F.adaptive_avg_pool2d(visible[:, None].float(), (features.shape[-2], features.shape[-1]))
-            return cells.to(features.dtype)
+            return None if visible is None else to_cells(visible, features)[:, None].to(features.dtype)
 
         if self.input_norm is not None:
             x = self.input_norm(x, at(x))
@@ -184,9 +179,9 @@ class OSNet(Backbone):
                 x = block(x, shown)
             early = x
             x = F.avg_pool2d(down(x), 2)
-        seen, logits = self._judge(F.avg_pool2d(early, 2), visible)
+        seen, logits = self.see(F.avg_pool2d(early, 2), visible)
         shown = at(x)
-        if logits is not None and seen is not None:
+        if self.visibility is not None and seen is not None:
             shown = seen[:, None].to(x.dtype)
             x = x * shown
         for block in self.stage3:

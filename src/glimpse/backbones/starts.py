@@ -87,7 +87,7 @@ def build_backbone(name: BackboneName, *, visibility: bool = False) -> Backbone:
     return backbone
 
 
-def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> Start:
+def load_start(backbone: Backbone, name: BackboneName, start: str | Path) -> Start:
     """Load weights into `backbone` and say what they are.
 
     Args:
@@ -107,15 +107,19 @@ def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> St
     if any(key.startswith("backbone.") for key in tensors):  # weights of a whole method: its backbone is the start
         whole = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
         tensors = {key.removeprefix("net."): value for key, value in whole.items()}
-    # By the names that timm and others give them; a visibility head is beside their network, and always ours.
-    names = {key.removeprefix("net."): key for key in backbone.state_dict()}
-    # A start may come without a visibility head: a stage will teach it.
-    untaught = {given for given in names if given.startswith("visibility.") and given not in tensors}
-    own = backbone.state_dict()
-    wanted = {given: own[key] for given, key in names.items() if given not in untaught}
-    found = {key: value for key, value in tensors.items() if key in wanted}
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
-    wrong = [key for key, value in found.items() if value.shape != wanted[key].shape]
+    wanted = backbone.state_dict()
+    # Files name tensors as timm and others do; a visibility head is beside their network, and always ours.
+    given = {key: tensors[own] for key in wanted if (own := key.removeprefix("net.")) in tensors}
+    # A start may come without a visibility head, which a stage will teach; half a head is an error.
+    has_head = any(key.startswith("visibility.") for key in given)
+    missing = [
+        key
+        for key in wanted
+        if key not in given
+        and not key.endswith("num_batches_tracked")
+        and (has_head or not key.startswith("visibility."))
+    ]
+    wrong = [key for key, value in given.items() if value.shape != wanted[key].shape]
     if missing or wrong:
         raise WeightsError(
             path,
@@ -123,8 +127,7 @@ def load_start(backbone: nn.Module, name: BackboneName, start: str | Path) -> St
             f"(first: {(missing + wrong)[0]})",
             "name the backbone that the file was made for",
         )
-    ready = {names[key]: value.to(wanted[key].dtype) for key, value in found.items()}
-    backbone.load_state_dict(ready, strict=False)
+    backbone.load_state_dict({key: value.to(wanted[key].dtype) for key, value in given.items()}, strict=False)
     mean, std = preprocessing(metadata)
     return Start(
         name=path.name,

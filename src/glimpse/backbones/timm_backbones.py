@@ -34,8 +34,7 @@ class ResNet50(Backbone):
         net = self.net
         x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
         early = net.layer3(net.layer2(net.layer1(x)))
-        seen, logits = self._judge(early, visible)
-        return Look(net.layer4(early), seen, logits)
+        return Look(net.layer4(early), *self.see(early, visible))
 
 
 class HRNetW32(Backbone):
@@ -65,8 +64,7 @@ class HRNetW32(Backbone):
             for b in branches
         ]
         features = torch.cat(at_16, dim=1)
-        seen, logits = self._judge(features, visible)
-        return Look(features, seen, logits)
+        return Look(features, *self.see(features, visible))
 
 
 class MobileNetV2(Backbone):
@@ -88,5 +86,4 @@ class MobileNetV2(Backbone):
         """Map `[n, 1280, H/16, W/16]`; `visible` changes nothing in it. A visibility head looks at the fifth stage."""
         net = self.net
         early = net.blocks[:5](net.bn1(net.conv_stem(x)))
-        seen, logits = self._judge(early, visible)
-        return Look(net.bn2(net.conv_head(net.blocks[5:](early))), seen, logits)
+        return Look(net.bn2(net.conv_head(net.blocks[5:](early))), *self.see(early, visible))

@@ -61,6 +61,23 @@ def decode(data: bytes, where: str) -> Image.Image:
         raise DataError(where, cause, _REMEDY) from error
 
 
+def as_picture(image: object, where: str) -> Image.Image:
+    """A PIL image as it is, or an array `[h, w, 3]` of uint8 as a picture.
+
+    Raises:
+        DataError: it is neither; `where` names it.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return Image.fromarray(np.ascontiguousarray(image))
+        kind = f"an array {list(image.shape)} of {image.dtype}"
+    else:
+        kind = "None" if image is None else f"of type {type(image).__name__}"
+    raise DataError(where, f"is {kind}, and not a picture", "give a PIL image or an array [h, w, 3] of uint8 (RGB)")
+
+
 def _as_rgb(image: Image.Image, where: str) -> Image.Image:
     if image.mode == "RGB":
         return image

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from glimpse.data.dataset import Dataset, misfit
-from glimpse.data.layout import find_layout, read_folder
 from glimpse.data.protocol import Protocol
 from glimpse.data.samples import DISTRACTOR, JUNK, Sample
+from glimpse.data.split_folders import find_layout, read_folder
 from glimpse.data.stores import AnyStore
 from glimpse.data.words import count
 from glimpse.errors import DataError

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from glimpse.data.dataset import Dataset, misfit
-from glimpse.data.layout import find_layout, read_folder
 from glimpse.data.protocol import Protocol
 from glimpse.data.samples import Sample
+from glimpse.data.split_folders import find_layout, read_folder
 from glimpse.data.stores import AnyStore
 from glimpse.errors import DataError
 

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from glimpse.data.images import read_image
 from glimpse.data.samples import Sample
+from glimpse.data.visible import Box, read_visible
 from glimpse.errors import ConfigError, DataError
-
-Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in pixels of the crop; the right and lower edges are outside."""
 
 COLUMNS = ("path", "x0", "y0", "x1", "y1")
 
@@ -78,18 +76,12 @@ def check_boxes(boxes: Mapping[int, Box], samples: Sequence[Sample]) -> None:
     Raises:
         ConfigError: a box leaves its crop.
     """
-    for row, (x0, y0, x1, y1) in boxes.items():
+    for row, box in boxes.items():
         try:
-            width, height = read_image(samples[row]).size
+            size = read_image(samples[row]).size
         except DataError:
             continue
-        if x1 > width or y1 > height:
-            raise ConfigError(
-                f"prompt of {samples[row].path}",
-                f"the box {x0:g},{y0:g},{x1:g},{y1:g} leaves the crop, which is {width} x {height} pixels "
-                "(width x height)",
-                "give x0,y0,x1,y1 in pixels of the crop",
-            )
+        read_visible(box, size, f"prompt of {samples[row].path}")
 
 
 def match_prompts(prompts: Mapping[str, Box], samples: Sequence[Sample]) -> dict[int, Box]:

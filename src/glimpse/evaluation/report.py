@@ -15,6 +15,7 @@ from PIL import Image
 
 from glimpse.data.images import read_image
 from glimpse.data.samples import Sample
+from glimpse.data.words import count
 from glimpse.errors import ConfigError, DataError
 from glimpse.evaluation.records import Estimate, Metrics
 from glimpse.evaluation.runner import Report
@@ -85,8 +86,8 @@ def render_report(
         "evaluation.html",
         {
             "title": title or f"{first.made_by} on {first.dataset.name}",
-            "lead": f"{first.protocol.queries:,} {'query' if first.protocol.queries == 1 else 'queries'}, "
-            f"{first.protocol.gallery:,} gallery {'crop' if first.protocol.gallery == 1 else 'crops'}. "
+            "lead": f"{count(first.protocol.queries, 'query', 'queries')}, "
+            f"{count(first.protocol.gallery, 'gallery crop')}. "
             "Intervals are 95 %, bootstrapped over queries.",
             "version": first.version,
             "made_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -174,9 +175,8 @@ def _learned(report: Report) -> bool:
     """Whether parts have weights that no prompt gave them."""
     if "weights" not in report.gallery.names:
         return False
-    told = list(report.gallery_prompts)
     lowest = report.gallery["weights"].flatten(1).amin(1)
-    return any(weight < 0.999 for row, weight in enumerate(lowest.tolist()) if row not in told)
+    return any(weight < 0.999 for row, weight in enumerate(lowest.tolist()) if row not in report.gallery_prompts)
 
 
 def _label(sample: Sample) -> str:
@@ -232,8 +232,7 @@ def _row(model: str, setting: str, queries: int, metrics: Metrics) -> _Row:
 
 def _rows(name: str, report: Report) -> Iterator[_Row]:
     summary = report.result.summary
-    told = f", {len(report.prompts):,} of {len(report.dataset.query):,} prompted" if report.prompts else ""
-    yield _row(name, f"as they are{told}", summary.queries, summary.metrics)
+    yield _row(name, f"as they are{report.told}", summary.queries, summary.metrics)
     if report.single_shot is not None:
         record = report.single_shot.record()
         trials = record.query_crops * record.gallery_crops

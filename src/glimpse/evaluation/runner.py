@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +15,8 @@ from glimpse import __version__
 from glimpse.data.dataset import Dataset, Split
 from glimpse.data.protocol import ProtocolReport, Relevance, single_shot
 from glimpse.data.samples import Sample
+from glimpse.data.visible import Box
+from glimpse.data.words import count
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError
 from glimpse.evaluation.evaluate import DEFAULT_MAX_BYTES, Result, estimates, evaluate_rows
@@ -28,7 +28,7 @@ from glimpse.evaluation.occluded import (
     occlusion_suite,
     read_sources,
 )
-from glimpse.evaluation.prompts import Box, check_boxes, match_prompts
+from glimpse.evaluation.prompts import check_boxes, match_prompts
 from glimpse.evaluation.quality import Quality, quality_auc
 from glimpse.evaluation.records import (
     DatasetRecord,
@@ -42,6 +42,7 @@ from glimpse.evaluation.records import (
 from glimpse.evaluation.single_shot import SingleShot, Trials
 from glimpse.matching.distance import Distance
 from glimpse.matching.ranking import distance_rows
+from glimpse.provenance import commit
 from glimpse.synthetic.occlusion import KINDS, SIDES, Kind, Side
 
 if TYPE_CHECKING:
@@ -166,15 +167,17 @@ class Report:
     version: str = __version__
 
     @property
+    def told(self) -> str:
+        """How many queries had a prompt, to be put behind a setting's name; empty where none had."""
+        return f", {len(self.prompts):,} of {len(self.dataset.query):,} prompted" if self.prompts else ""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader has to know: what was dropped or decided, one sentence each."""
         said = [*self.dataset.notes, *self.protocol.lines]
         if self.bad:
-            some = (
-                "1 crop could not be read and was"
-                if len(self.bad) == 1
-                else f"{len(self.bad):,} crops could not be read and were"
-            )
+            were = "was" if len(self.bad) == 1 else "were"
+            some = f"{count(len(self.bad), 'crop')} could not be read and {were}"
             said.append(f"{some} left out (first: {self.bad[0].where}).")
             if self.dataset.protocol.per_identity is not None:
                 said.append("Single-shot trials need all crops of everybody, so there are none.")
@@ -405,7 +408,7 @@ def evaluate_dataset(
         ),
         seed=seed,
         command=command,
-        commit=_commit(),
+        commit=commit() or None,
     )
 
 
@@ -413,26 +416,6 @@ def _prompted(
     boxes: Mapping[int, Box], offset: int
 ) -> Callable[[int, PIL.Image.Image], tuple[PIL.Image.Image, Box | None]]:
     return lambda index, image: (image, boxes.get(offset + index))
-
-
-def _commit() -> str | None:
-    """Commit of glimpse, `-dirty` behind it if files were changed; `None` if it does not run from its own checkout."""
-    package = Path(__file__).resolve().parents[1]
-    root = package.parents[1]
-    # Installed into somebody else's repository, git would name a commit that has nothing to do with glimpse.
-    if not (root / ".git").exists() or package != root / "src" / "glimpse":
-        return None
-    try:
-        said = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return said.stdout.strip() or None
 
 
 def table(report: Report) -> Table:
@@ -466,8 +449,7 @@ def table(report: Report) -> Table:
         )
 
     summary = report.result.summary
-    told = f", {len(report.prompts):,} of {len(report.dataset.query):,} prompted" if report.prompts else ""
-    add(f"as it is{told}", summary.queries, summary.metrics)
+    add(f"as it is{report.told}", summary.queries, summary.metrics)
     if report.single_shot is not None:
         record = report.single_shot.record()
         trials = record.query_crops * record.gallery_crops

@@ -58,7 +58,7 @@ class Method(nn.Module, ABC):
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Outputs:
         """Outputs for normalised images `[n, 3, H, W]`."""
-        look = self.backbone.look(images, visible)
+        look = self.backbone.look(images, visible if self.knows_prompts else None)
         return self.heads(look.features, look.seen)
 
     @abstractmethod

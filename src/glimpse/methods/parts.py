@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glimpse.backbones import to_cells
 from glimpse.errors import ConfigError
 
 
@@ -13,7 +14,7 @@ def cells(visible: Tensor | None, features: Tensor) -> Tensor | None:
     """Visible share of each cell of a map `[n, c, h, w]`, as `[n, 1, h, w]`; `None` without a prompt."""
     if visible is None:
         return None
-    return F.adaptive_avg_pool2d(visible[:, None].to(features), (features.shape[-2], features.shape[-1]))
+    return to_cells(visible, features)[:, None].to(features.dtype)
 
 
 def strip_means(features: Tensor, strips: int, seen: Tensor | None = None, gain: Tensor | None = None) -> Tensor:

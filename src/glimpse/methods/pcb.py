@@ -86,8 +86,8 @@ class PCB(Method):
         return "parts" if self.options.descriptor == "pooled" else "reduced"
 
     def vector(self, outputs: Outputs) -> Tensor:
-        """Mean of the reduced strips, each weighted by its visible share."""
-        return weighted_mean(outputs["reduced"], outputs["weights"])
+        """Mean of the strips that are matched, each weighted by its visible share."""
+        return weighted_mean(outputs[self._matched], outputs["weights"])
 
     def embed(self, outputs: Outputs) -> Embedding:
         """`parts` of unit length, `[n, K, c]` or `[n, K, dim]`, and `weights` `[n, K]`."""

@@ -42,10 +42,6 @@ class Peer(Method):
         self.head_bn = nn.BatchNorm1d(256)
         self.head_act = nn.PReLU(1)
 
-    def forward(self, images: Tensor, visible: Tensor | None = None) -> Outputs:
-        """Outputs for normalised images `[n, 3, 256, 128]`."""
-        return self.heads(self.backbone(images))
-
     def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
         """`globals` `[n, 256]`."""
         if features.shape[2:] != (16, 8):

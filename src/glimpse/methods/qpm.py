@@ -190,31 +190,29 @@ class QPM(Method):
 
     def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
         """From F: `weights` q `[n, K]`, `parts` f `[n, K, d]`, `globals` g_tilde `[n, K, d]` or h `[n, d]`, and what
-        the losses and pictures need: `shares` `[n, K]`, `h_hat` `[n, d/r]`, `attention` `[n, 1, y, x]`."""
+        the losses need: `shares` `[n, K]`, `h_hat` `[n, d/r]`; and M, `attention` `[n, 1, y, x]`."""
         o = self.options
         seen = cells(visible, features)
         shares = strip_shares(features, o.strips, seen)
         out: Outputs = {"shares": shares, "weights": shares}
+        z = strip_means(features, o.strips, seen)
         if o.has_parts:
-            z = strip_means(features, o.strips, seen)
             out["parts"] = self.part_convs(z)
             if o.has_quality:
                 out["weights"] = self.quality(z) * shares
         if o.global_kind == "none":
             return out
         q = out["weights"]
-        q_hat = q / q.sum(1, keepdim=True).clamp_min(1e-6)  # eq. 5
         # G is a 1x1 convolution of F without bias and is only ever pooled: pooled first, it costs K cells a crop.
         to_g = self.to_g.weight.flatten(1)
-        gain: Tensor | None = None
+        pooled = z
         if o.has_isa:
-            g = self._normed(self.g_norm, F.linear(strip_means(features, o.strips, seen), to_g))
-            h = torch.einsum("nk,nkd->nd", q_hat, g)  # eq. 4
+            h = weighted_mean(self._normed(self.g_norm, F.linear(z, to_g)), q)  # eq. 4, 5
             out["h_hat"], out["attention"] = self.isa(h, features, to_g)
-            gain = 1.0 + out["attention"]  # eq. 8: G_tilde = M G + G
-        g_tilde = self._normed(self.g_tilde_norm, F.linear(strip_means(features, o.strips, seen, gain), to_g))
+            pooled = strip_means(features, o.strips, seen, 1.0 + out["attention"])  # eq. 8: G_tilde = M G + G
+        g_tilde = self._normed(self.g_tilde_norm, F.linear(pooled, to_g))
         # The single-image rows of Tables V and VI fuse strips by the image's own scores; AGFE waits for the pair.
-        out["globals"] = g_tilde if o.global_kind == "agfe" else torch.einsum("nk,nkd->nd", q_hat, g_tilde)
+        out["globals"] = g_tilde if o.global_kind == "agfe" else weighted_mean(g_tilde, q)
         return out
 
     @staticmethod
@@ -231,9 +229,8 @@ class QPM(Method):
         if o.has_parts:
             f = outputs["parts"]
             logits = self.part_classifiers(f)
-            terms["part_id"] = o.part_id * part_cross_entropy(
-                logits, pids, o.smoothing, outputs["shares"].detach()
-            )  # eq. 1
+            shares = outputs["shares"].detach()
+            terms["part_id"] = o.part_id * part_cross_entropy(logits, pids, o.smoothing, shares)  # eq. 1
             if o.has_part_triplet:
                 terms["part_triplet"] = o.part_triplet * batch_hard(part_distance(f, q, f, q), pids, o.margin)  # eq. 3
         if o.has_isa:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from glimpse.data.visible import Prompt, read_visible
 from glimpse.search.gallery import Gallery, embed_gallery, load_gallery
 from glimpse.search.hits import Hit, SearchResult
 from glimpse.search.records import SearchRecord, schema
 from glimpse.search.report import write_report
 from glimpse.search.run import search
-from glimpse.search.visible import Prompt, read_visible
 
 __all__ = [
     "Gallery",

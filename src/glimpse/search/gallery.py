@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from glimpse.data import open_crops
 from glimpse.data.samples import Sample, Store
 from glimpse.data.stores import open_store
+from glimpse.data.words import count
 from glimpse.embedding import Embedding
-from glimpse.errors import ConfigError, DataError, EmbeddingError
+from glimpse.errors import ConfigError, DataError, EmbeddingError, first_problem
 from glimpse.files import check_target, write_text
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def embed_gallery(
     Raises:
         DataError: there is no crop, or one cannot be read and `skip_bad` is off.
     """
-    source = str(crops) if isinstance(crops, (str, Path)) else f"{len(crops)} crop{'' if len(crops) == 1 else 's'}"
+    source = str(crops) if isinstance(crops, (str, Path)) else count(len(crops), "crop")
     notes: list[str] = []
     samples = open_crops(crops, report=notes.append) if isinstance(crops, (str, Path)) else list(crops)
     if not samples:
@@ -127,9 +128,8 @@ def load_gallery(path: str | Path) -> Gallery:
     except (OSError, UnicodeDecodeError) as error:
         raise EmbeddingError(listing, f"cannot be read ({error})", _REMEDY) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field_name = ".".join(str(part) for part in first["loc"])
-        raise EmbeddingError(f"{listing}: {field_name}" if field_name else listing, first["msg"], _REMEDY) from error
+        field, said = first_problem(error)
+        raise EmbeddingError(f"{listing}: {field}" if field else listing, said, _REMEDY) from error
     if record.sha256 != _sha256(Path(path)):
         raise EmbeddingError(listing, f"was not written together with {path}", _REMEDY)
     stores = [_StoredCrops(root) for root in record.roots]

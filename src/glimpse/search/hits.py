@@ -9,10 +9,10 @@ from typing import overload
 from PIL import Image
 
 from glimpse.data.samples import Sample
+from glimpse.data.visible import Box, Mask
 from glimpse.errors import DataError
 from glimpse.matching.distance import PartMatch
 from glimpse.search.records import HitRecord, SearchRecord
-from glimpse.search.visible import Box, Mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from glimpse import __version__
 from glimpse.data.images import read_image
+from glimpse.data.words import count
 from glimpse.errors import DataError
 from glimpse.files import write_text
 from glimpse.search.hits import Hit, SearchResult
@@ -31,7 +32,7 @@ def write_report(
     first = results[0]
     facts = [
         ("weights", first.made_by),
-        ("gallery", f"{first.gallery} ({first.gallery_size} crop{'' if first.gallery_size == 1 else 's'})"),
+        ("gallery", f"{first.gallery} ({count(first.gallery_size, 'crop')})"),
         *([("command", command)] if command else []),
     ]
     notes = list(dict.fromkeys(note for result in results for note in result.notes))

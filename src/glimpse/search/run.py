@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from glimpse.data.images import read_image
+from glimpse.data.images import as_picture, read_image
 from glimpse.data.samples import Sample
 from glimpse.data.stores import FolderStore
+from glimpse.data.visible import Prompt, read_visible
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError, EmbeddingError
 from glimpse.matching.cascade import Cascade
 from glimpse.matching.distance import Distance
 from glimpse.matching.ranking import top_k
-from glimpse.model import as_picture
 from glimpse.search.gallery import Gallery, embed_gallery, load_gallery
 from glimpse.search.hits import Hit, SearchResult
-from glimpse.search.visible import Prompt, read_visible
 
 if TYPE_CHECKING:
     from glimpse.model import Model

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from glimpse.backbones import Backbone
+from glimpse.backbones import Backbone, to_cells
 from glimpse.backbones.fast import folded, has_fast_bfloat16
 from glimpse.files import atomic, write_text
 from glimpse.training.crops import Batch, CropDataset, give_prompts
@@ -78,7 +78,7 @@ class MapPass:
                     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
                         maps, seen, _ = network.look(images, shown)
                     seen = torch.ones_like(visible) if seen is None else seen
-                    seen = nn.functional.adaptive_avg_pool2d(seen[:, None], (maps.shape[-2], maps.shape[-1]))[:, 0]
+                    seen = to_cells(seen, maps)
                     shapes = {"maps": list(maps.shape[1:]), "visible": list(seen.shape[1:])}
                     maps_out.write(maps.half().contiguous().numpy().tobytes())
                     seen_out.write(seen.half().contiguous().numpy().tobytes())

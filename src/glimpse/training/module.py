@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glimpse.backbones import Look
+from glimpse.backbones import Look, to_cells
 from glimpse.errors import ConfigError
 from glimpse.methods import Method, Outputs
 from glimpse.training.crops import Batch, give_prompts
@@ -38,7 +38,7 @@ class StageModule(lightning.LightningModule):
         method: what learns.
         stage: how.
         anchors: clear maps of the start `[rows, c, h, w]` (float16, memory-mapped), for `stage.anchor`.
-        teacher: for `stage.teacher`.
+        teacher: for `stage.teacher` and `stage.teacher_vector`.
         validate: measures the method on held-out identities.
         every: epochs between validations.
         compiled: whether torch compiles the backbone.
@@ -78,17 +78,18 @@ class StageModule(lightning.LightningModule):
             {name: tensor.detach().clone() for name, tensor in method.state_dict().items()} if stage.average else {}
         )
         self._frozen = frozen_modules(method.backbone, ("all",) if stage.cached else stage.freeze)
-        self._seeing = method.backbone.visibility if stage.learns == "visibility" else None
-        if self._seeing is not None:
+        self._head_only = stage.learns == "visibility"
+        self._head_weight = 1.0 if self._head_only else stage.visibility
+        head = method.backbone.visibility
+        if self._head_only:
             self._frozen = [method]
-        elif method.backbone.visibility is not None and not stage.visibility:
-            self._frozen.append(method.backbone.visibility)  # nothing teaches it here
-        own = {id(p) for p in self._seeing.parameters()} if self._seeing is not None else set()
-        held = [p for module in self._frozen for p in module.parameters() if id(p) not in own]
+        elif head is not None and not self._head_weight:
+            self._frozen.append(head)  # nothing teaches it here
+        learning = {id(p) for p in head.parameters()} if self._head_only and head is not None else set()
+        held = [p for module in self._frozen for p in module.parameters() if id(p) not in learning]
         self._held = [p for p in held if p.requires_grad]
         for parameter in self._held:
             parameter.requires_grad_(False)
-        # Outside the module tree, so that the state dict keeps its names.
         look = method.backbone.look
         self._look = torch.compile(look) if compiled and not stage.cached else look
 
@@ -98,9 +99,9 @@ class StageModule(lightning.LightningModule):
             return
         decay = min(self.stage.average, (1 + self.global_step) / (10 + self.global_step))
         for name, tensor in self.method.state_dict().items():
-            kept = self._average[name]
+            kept = self._average[name] = self._average[name].to(tensor.device)
             if kept.is_floating_point():
-                kept.lerp_(tensor.detach().to(kept.device), 1 - decay)
+                kept.lerp_(tensor.detach(), 1 - decay)
             else:
                 kept.copy_(tensor)
 
@@ -108,7 +109,7 @@ class StageModule(lightning.LightningModule):
         """The method with the mean of the weights; itself, where none is kept."""
         if not self._average:
             return self.method
-        method = clone(self.method)
+        method = copy.deepcopy(self.method)
         method.load_state_dict(self._average)
         return method
 
@@ -132,8 +133,8 @@ class StageModule(lightning.LightningModule):
         self.method.train()
         for module in self._frozen:
             module.eval()
-        if self._seeing is not None:
-            self._seeing.train()
+        if self._head_only and self.method.backbone.visibility is not None:
+            self.method.backbone.visibility.train()
 
     def look(self, batch: Batch) -> Look:
         """What the backbone makes of a batch, or made of it when it was cached."""
@@ -141,8 +142,8 @@ class StageModule(lightning.LightningModule):
             return Look(batch.pixels.float(), batch.visible)
         images, shown = batch.pixels, None
         if self.stage.prompt:
-            own = torch.Generator().manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
-            images, shown = give_prompts(images, batch.visible, self.stage.prompt, own)
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.global_step, self.global_rank))
+            images, shown = give_prompts(images, batch.visible, self.stage.prompt, generator)
         found: Look = self._look(images.contiguous(memory_format=torch.channels_last), shown)
         return found
 
@@ -167,14 +168,14 @@ class StageModule(lightning.LightningModule):
         """Sum of the method's terms, and those of the teacher, the anchor and the visibility head."""
         batch = Batch(*batch)
         look = self.look(batch)
-        own: dict[str, Tensor] = {}  # terms that each process has of its own crops
+        local: dict[str, Tensor] = {}  # terms that each process has of its own crops
         if self.stage.anchor:
-            own["anchor"] = self.stage.anchor * self._anchor(look.features, batch)
-        head, weight = self.method.backbone.visibility, 1.0 if self._seeing is not None else self.stage.visibility
-        if head is not None and look.logits is not None and weight:
-            own["visibility"] = weight * head.loss(look.logits, batch.visible)
+            local["anchor"] = self.stage.anchor * self._anchor(look.features, batch)
+        head = self.method.backbone.visibility
+        if head is not None and look.logits is not None and self._head_weight:
+            local["visibility"] = self._head_weight * head.loss(look.logits, batch.visible)
         terms: dict[str, Tensor] = {}
-        if self._seeing is None:
+        if not self._head_only:
             outputs, pids, rows = self.outputs(look, batch)
             terms = self.method.losses(outputs, pids)
             if self.teacher is not None and self.stage.teacher:
@@ -184,7 +185,7 @@ class StageModule(lightning.LightningModule):
             if self.teacher is not None and self.reader is not None:
                 read = self.reader(self.method.vector(outputs).float())
                 terms["teacher_vector"] = self.stage.teacher_vector * vector_loss(read, self.teacher.vectors(rows))
-        terms |= own
+        terms |= local
         loss = torch.stack(list(terms.values())).sum()
         if not bool(torch.isfinite(loss)):
             bad = [name for name, term in terms.items() if not bool(torch.isfinite(term))]
@@ -197,7 +198,7 @@ class StageModule(lightning.LightningModule):
         if self.trainer.world_size > 1:
             # The other terms are the same in all processes. Lightning's sync_dist would wait for a progress bar that
             # only the first process has.
-            said |= {name: gathered(said[name][None]).mean() for name in own}
+            said |= {name: gathered(said[name][None]).mean() for name in local}
         self.log("loss", torch.stack(list(said.values())).sum(), prog_bar=True, on_step=True, on_epoch=True)
         self.log_dict({f"loss/{name}": term for name, term in said.items()}, on_step=False, on_epoch=True)
         return loss
@@ -216,8 +217,7 @@ class StageModule(lightning.LightningModule):
         cells = torch.stack((x, y), -1)[None]
         there = (cells - first[:, None, None]) / (last - first)[:, None, None]  # where each cell was, in [0, 1]
         target = F.grid_sample(clear, there * 2 - 1, align_corners=False, padding_mode="border")
-        seen = F.adaptive_avg_pool2d(batch.visible[:, None], (height, width))[:, 0]
-        seen = seen * ((there > 0) & (there < 1)).all(-1)
+        seen = to_cells(batch.visible, maps) * ((there > 0) & (there < 1)).all(-1)
         away = 1 - F.cosine_similarity(maps.float(), target, dim=1)
         cells_seen = seen.sum()
         if self.trainer.world_size > 1:
@@ -231,7 +231,7 @@ class StageModule(lightning.LightningModule):
         often = not self.stage.cached  # heads on cached maps take seconds an epoch: validating them would take longer
         if (
             self.validate_method is None
-            or self._seeing is not None
+            or self._head_only
             or not (last or (often and (self.current_epoch + 1) % self.every == 0))
         ):
             return
@@ -256,8 +256,8 @@ class StageModule(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the best score so far."""
         self.best = checkpoint["best"]
-        self.metrics = checkpoint.get("metrics", {})
-        self._average = checkpoint.get("average", {})
+        self.metrics = checkpoint["metrics"]
+        self._average = checkpoint["average"]
 
     def configure_optimizers(self) -> Any:
         """Two groups: heads, and the backbone at its own factor."""
@@ -337,8 +337,3 @@ def mixed_seed(*numbers: int) -> int:
     (True, False)
     """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
-
-
-def clone(method: Method) -> Method:
-    """A copy for validation, so that folding and eval mode leave the training alone."""
-    return copy.deepcopy(method)

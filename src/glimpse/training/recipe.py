@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from glimpse.backbones import BackboneName
 from glimpse.data.transforms import TransformSettings
-from glimpse.errors import ConfigError
+from glimpse.errors import ConfigError, plain_words
 from glimpse.methods import METHODS, Peer
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -162,7 +162,8 @@ class Recipe(_Settings):
         backbone: its name.
         visibility: whether the backbone gets a head that tells which cells are visible; a stage must teach it.
         start: `scratch`, `imagenet` or the path of a .safetensors file.
-        teacher: weights (`.safetensors`) whose distances between clear crops stages may be pulled to.
+        teacher: weights (a `.safetensors` file, or the name of installed ones) whose distances between clear crops, and
+            vectors of them, stages may be pulled to.
         transforms: size of the input and augmentation; `mean` and `std` come from the start.
         sampling: batches, unless a stage has its own.
         stages: one after the other.
@@ -201,14 +202,14 @@ class Recipe(_Settings):
             raise _FieldError("stages", "two stages have the same name")
         if any(stage.taught for stage in self.stages) and not self.teacher:
             raise _FieldError("teacher", "a stage learns from a teacher, and none is named")
-        taught = any(stage.learns == "visibility" or stage.visibility for stage in self.stages)
-        if self.visibility != taught:
-            remedy = "no stage teaches it" if self.visibility else "a stage teaches a head that is not there"
-            raise _FieldError("visibility", remedy)
-        if self.stages[-1].learns == "visibility":
-            raise _FieldError(f"stages.{len(names) - 1}.learns", f"the last stage must train '{self.method}' itself")
-        if self.stages[-1].method is not None:
-            raise _FieldError(f"stages.{len(names) - 1}.method", f"the last stage must train '{self.method}' itself")
+        seeing = any(stage.learns == "visibility" or stage.visibility for stage in self.stages)
+        if self.visibility != seeing:
+            cause = "no stage teaches it" if self.visibility else "a stage teaches a head that is not there"
+            raise _FieldError("visibility", cause)
+        last = self.stages[-1]
+        if last.learns == "visibility" or last.method is not None:
+            field = "method" if last.method is not None else "learns"
+            raise _FieldError(f"stages.{len(names) - 1}.{field}", f"the last stage must train '{self.method}' itself")
         return self
 
 
@@ -282,7 +283,7 @@ def _problem(error: ValidationError, settings: type[BaseModel]) -> tuple[str, st
     those that are missing."""
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    field, said = ".".join(str(part) for part in problem["loc"]), _said(problem["msg"])
+    field, said = ".".join(str(part) for part in problem["loc"]), plain_words(problem["msg"])
     if problem["type"] == "extra_forbidden":
         *group, name = problem["loc"]
         said = f"there is no field '{name}'"
@@ -310,11 +311,6 @@ def _settings_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for found in map(_settings_in, get_args(annotation)) if found), None)
-
-
-def _said(message: str) -> str:
-    said = message.removeprefix("Value error, ")
-    return said[:1].lower() + said[1:]
 
 
 def _change(settings: dict[str, Any], change: str) -> None:

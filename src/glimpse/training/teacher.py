@@ -32,18 +32,19 @@ class Teacher:
 
     @property
     def width(self) -> int:
-        """Length of the vectors.
-
-        Raises:
-            ConfigError: the teacher has no global vector.
-        """
-        return self._all_vectors().shape[1]
+        """Length of the vectors."""
+        return self.check_vectors().shape[1]
 
     def vectors(self, rows: Tensor) -> Tensor:
         """Vectors of unit length `[n, d]` of the clear crops `rows` `[n]`."""
-        return self._all_vectors()[rows.cpu()].to(rows.device)
+        return self.check_vectors()[rows.cpu()].to(rows.device)
 
-    def _all_vectors(self) -> Tensor:
+    def check_vectors(self) -> Tensor:
+        """The vectors of all crops, of unit length `[rows, d]`.
+
+        Raises:
+            ConfigError: the teacher has no one global vector per crop.
+        """
         if self._vectors is None:
             raise ConfigError(
                 "field 'teacher'",

@@ -8,9 +8,6 @@ import json
 import logging
 import os
 import platform
-import shlex
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,10 +37,11 @@ from glimpse.evaluation import evaluate
 from glimpse.files import atomic, write_text
 from glimpse.methods import METHODS, Method
 from glimpse.model import Card, Model, Precision, load, packaged, read_card, save
+from glimpse.provenance import commit
 from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
 from glimpse.training.crops import CropDataset, Seeded, read_crops
 from glimpse.training.maps import MapDataset, MapPass, Maps
-from glimpse.training.module import StageModule, Validate, clone, frozen_modules, mixed_seed
+from glimpse.training.module import StageModule, Validate, frozen_modules, mixed_seed
 from glimpse.training.processes import Place, launch
 from glimpse.training.recipe import Recipe, Stage
 from glimpse.training.teacher import Teacher
@@ -77,6 +75,7 @@ def train(
     devices: int = 1,
     skip_bad: bool = False,
     terms: str = "",
+    command: str = "",
     progress: bool = True,
 ) -> Trained:
     """Train.
@@ -91,6 +90,7 @@ def train(
             `if __name__ == "__main__":`.
         skip_bad: leave out crops that cannot be read, and report them.
         terms: licence of the weights and terms of the data, for the card.
+        command: the command line that was given, for the card.
         progress: whether to show a progress bar with the remaining time.
 
     Raises:
@@ -99,7 +99,6 @@ def train(
     """
     dataset = open_dataset(data) if isinstance(data, str) else data
     folder = Path(out)
-    command = shlex.join(["glimpse", *sys.argv[1:]]) if Path(sys.argv[0]).name == "glimpse" else ""
     asked = _Asked(
         recipe, dataset, folder, Path(cache) if cache else folder / "cache", skip_bad, terms, command, progress
     )
@@ -232,6 +231,9 @@ class _Training:
                 f"({', '.join(packaged()) or 'none'})",
             )
         self._taught_by = load(recipe.teacher, precision=precision) if taught else None
+        if self._taught_by is not None and any(stage.teacher_vector for stage in recipe.stages):
+            one = self._taught_by.embed_samples(self.samples[:1]).embedding
+            Teacher(self._taught_by.distance(), one).check_vectors()
         # So are a name of a part that is not there, and too few people for a batch.
         for number, stage in enumerate(recipe.stages):
             frozen_modules(backbone, stage.freeze)
@@ -461,7 +463,9 @@ class _Training:
         def measure(method: Method) -> dict[str, float]:
             precision: Precision = "auto" if self.recipe.precision == "bf16" else "float32"
             device = next(method.parameters()).device
-            model = Model(clone(method), self._card({}, method), "validation", device=device, precision=precision)
+            card = self._card({}, method)
+            # By torch: the weights are others each time, and another engine would compile them anew.
+            model = Model(copy.deepcopy(method), card, "validation", device=device, precision=precision, engine="torch")
             gallery = model.embed_samples(held.gallery, skip_bad=True)
             relevance_gallery = [held.gallery[row] for row in gallery.kept]
             found: dict[str, float] = {}
@@ -491,6 +495,7 @@ class _Training:
             size=self.transforms.size,
             mean=self.transforms.mean,
             std=self.transforms.std,
+            interpolation=self.transforms.interpolation,
             ids=self.ids,
             start=self.start,
             training_data=f"{self.dataset.name}, training split{without}: {crops}",
@@ -503,7 +508,7 @@ class _Training:
             epochs=sum(stage.epochs for stage in self.recipe.stages),
             minutes=round(self._minutes, 1),
             machine=_machine(self.place.world),
-            commit=_commit(),
+            commit=commit(),
             command=self.asked.command,
             glimpse=glimpse.__version__,
         )
@@ -568,19 +573,3 @@ def _machine(processes: int) -> str:
     if torch.cuda.is_available():
         where += f", {torch.cuda.get_device_name()}"
     return where + (f", {processes} processes" if processes > 1 else "")
-
-
-def _commit() -> str:
-    """Commit of the source that runs, with `+` if it was changed; empty if it is not in a checkout of its own."""
-    here = Path(__file__)
-    try:
-        for command in (
-            ["ls-files", "--error-unmatch", here.name],
-            ["describe", "--always", "--dirty=+", "--abbrev=10"],
-        ):
-            said = subprocess.run(
-                ["git", *command], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
-            )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return said.stdout.strip()

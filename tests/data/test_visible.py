@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from glimpse.data.visible import read_visible
 from glimpse.errors import ConfigError
-from glimpse.search.visible import read_visible
 
 SIZE = (64, 128)
 
