@@ -42,6 +42,12 @@ def test_every_batch_is_p_people_with_k_crops_each(pids: list[int], p: int, k: i
         assert len(together) == len(set(together)) == p * world  # processes take different people
 
 
+def test_a_draw_across_rounds_repeats_nobody_more_than_it_must() -> None:
+    # Three crops, five of them a batch: two rounds and a part of a third may meet in one draw.
+    for batch in PKSampler([1] * 30 + [2] * 3, p=1, k=5):
+        assert max(Counter(batch).values()) <= 2
+
+
 def test_length_is_what_the_crops_are_enough_for() -> None:
     assert len(PKSampler(PIDS, p=3, k=2)) == 54 // 6  # person 1 is left out
     assert len(PKSampler(PIDS, p=2, k=2, world_size=2)) == 54 // 8

@@ -114,7 +114,7 @@ class PKSampler:
 
 
 class _Round:
-    """Items in turn, shuffled anew each round, without a repeat inside one draw as long as that is possible."""
+    """Items in turn, shuffled anew each round, and in one draw none more often than there have to be."""
 
     def __init__(self, items: np.ndarray[tuple[int], np.dtype[np.int64]], rng: np.random.Generator) -> None:
         self.items = items
@@ -126,10 +126,8 @@ class _Round:
         while len(taken) < count:
             if not self.left:
                 self.left = self.rng.permutation(self.items).tolist()
-                if len(self.items) >= count:
-                    # Those in this draw already go to the end of the new round.
-                    now = set(taken)
-                    self.left.sort(key=now.__contains__)
+                # Those that this draw has most of go to the end of the new round.
+                self.left.sort(key=taken.count)
             need = count - len(taken)
             taken.extend(self.left[:need])
             del self.left[:need]
