@@ -107,6 +107,7 @@ def test_evaluate_prints_and_writes(run: Run) -> None:
     assert "object over 30 %, prompted" in out
     written = json.loads(Path("r.json").read_text())
     assert written["command"].startswith("glimpse evaluate --data market1501:drawn")
+    assert f"AUC of {written['quality']['auc']:.3f}" in out
     assert written["model"]["distance"] == {"neighbours": 2}
     assert [s["prompted"] for s in written["occlusion"]] == [False, True]
     assert sorted(p.name for p in Path("page").iterdir()) == ["index.html", "result.json"]

@@ -222,6 +222,13 @@ def evaluate(
             progress=advance,
         )
     out.print(table(found))
+    if found.quality is not None:
+        out.print(
+            f"part weights tell clear parts from covered ones with an AUC of {found.quality.auc:.3f} (0.5 is chance); "
+            f"mean weight {found.quality.clear:.2f} clear, {found.quality.covered:.2f} covered",
+            highlight=False,
+            soft_wrap=True,
+        )
     for note in found.notes:
         out.print(f"[dim]{escape(note)}[/]", highlight=False)
     _print_skipped(found.bad)

@@ -42,6 +42,7 @@ class ColourModel:
         self.part_names = list(NAMES)
         self.regions = [(name, (0.0, k / STRIPS, 1.0, (k + 1) / STRIPS)) for k, name in enumerate(NAMES)]
         self.embedded = 0
+        self.least = 0.0  # smaller shares count as nothing
 
     def embed(self, images: Iterable[Image.Image], visible: Iterable[object] | None = None) -> Embedding:
         images = list(images)
@@ -58,7 +59,8 @@ class ColourModel:
             elif prompt is not None:
                 shown = torch.tensor(prompt, dtype=torch.float32)
             parts.append(torch.stack([strip.mean((0, 1)) for strip in pixels.chunk(STRIPS)]))
-            weights.append(torch.stack([strip.mean() for strip in shown.chunk(STRIPS)]))
+            shares = torch.stack([strip.mean() for strip in shown.chunk(STRIPS)])
+            weights.append(shares.masked_fill(shares < self.least, 0.0))
         stacked = torch.stack(parts)
         return Embedding({"parts": stacked, "weights": torch.stack(weights), "globals": stacked.mean(1)}, self.made_by)
 
@@ -264,10 +266,19 @@ def test_a_gallery_needs_a_crop_for_each_row(model: Any, crops: Path) -> None:
 def test_json_fits_its_schema(model: Any, query: Path, crops: Path) -> None:
     result = search(model, query, crops, visible=np.tri(128, 64, 0) > 0)
     record = SearchRecord.model_validate_json(result.to_json())
-    assert record.weights == "colour@1"
+    assert (record.weights, record.visible) == ("colour@1", "mask")
+    assert search(model, query, crops, visible=(0, 0, 64, 80)).record().visible == (0.0, 0.0, 64.0, 80.0)
+    assert search(model, query, crops).record().visible is None
     assert [(hit.rank, hit.path, hit.distance) for hit in record.hits] == [(h.rank, h.path, h.distance) for h in result]
     assert [part.name for part in record.hits[0].parts] == ["strip 1", "strip 2", "strip 3", "strip 4"]
     assert [part.compared for part in record.hits[0].parts] == [part.compared for part in result[0].parts]
+
+
+def test_a_query_that_shows_too_little_is_said_so(model: Any, query: Path, crops: Path) -> None:
+    said = "No part of the query could be compared with any hit: too little of it shows."
+    model.least = 0.5
+    assert said in search(model, query, crops, visible=(0, 0, 1, 1)).notes
+    assert said not in search(model, query, crops, visible=(0, 0, 64, 64)).notes
 
 
 def test_the_committed_schema_is_current() -> None:

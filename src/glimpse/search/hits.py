@@ -88,6 +88,7 @@ class SearchResult:
         """What goes into JSON."""
         return SearchRecord(
             query=self.query,
+            visible=self.visible if isinstance(self.visible, tuple) or self.visible is None else "mask",
             weights=self.made_by,
             gallery=self.gallery,
             gallery_size=self.gallery_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,7 +41,11 @@ class HitRecord(Record):
 class SearchRecord(Record):
     """The hits of one query, nearest first."""
 
+    format: Literal["glimpse-search-1"] = "glimpse-search-1"
     query: str = Field(description="path of the query, or `query` for an image that has none")
+    visible: tuple[float, float, float, float] | Literal["mask"] | None = Field(
+        description="the prompt: x0, y0, x1, y1 in pixels of the query, `mask`, or null where none was given"
+    )
     weights: str = Field(description="name and hash of the weights")
     gallery: str = Field(description="what was searched")
     gallery_size: int = Field(ge=1, description="crops that were compared")

@@ -176,6 +176,7 @@ def _result(distance: Distance, query: Query, embedded: Embedding, gallery: Gall
             value -= distance.fine.farthest  # a cascade puts the coarse block behind the largest fine distance
         parts = distance.explain(embedded, gallery.embedding[row]).parts
         hits.append(Hit(len(hits) + 1, gallery.samples[row], value, parts, reranked))
+    blank = not any(part.compared for hit in hits for part in hit.parts)
     return SearchResult(
         query=name,
         hits=tuple(hits),
@@ -185,6 +186,7 @@ def _result(distance: Distance, query: Query, embedded: Embedding, gallery: Gall
         notes=(
             *gallery.notes,
             *(f"{gallery.samples[row].path} is the query itself and was left out." for row in sorted(itself)),
+            *(["No part of the query could be compared with any hit: too little of it shows."] if blank else []),
         ),
         skipped=gallery.skipped,
     )
