@@ -91,14 +91,34 @@ def test_a_flipped_byte_is_noticed(tmp_path) -> None:
         store.read("d/100.bin")
 
 
-def test_a_zip_with_a_password(tmp_path) -> None:
+# What a field of both headers of a file becomes: its flags (encrypted), or its compression (PPMd).
+UNREADABLE = {"password": (6, 8, 1), "compression": (8, 10, 98)}
+
+
+def spoilt(path: Path, local: int, central: int, value: int) -> None:
+    """Change a byte of both headers of the only file of a zip."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x03\x04") + local] = value
+    data[data.rindex(b"PK\x01\x02") + central] = value
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("why", UNREADABLE)
+def test_a_zip_that_cannot_be_opened_up(tmp_path, why) -> None:
     numbered(tmp_path / "a.zip", count=1)
-    data = bytearray((tmp_path / "a.zip").read_bytes())
-    data[data.index(b"PK\x03\x04") + 6] |= 1
-    data[data.index(b"PK\x01\x02") + 8] |= 1
-    (tmp_path / "a.zip").write_bytes(bytes(data))
-    with pytest.raises(DataError, match=r"d/000\.bin: cannot be taken out .*password"):
+    spoilt(tmp_path / "a.zip", *UNREADABLE[why])
+    with pytest.raises(DataError, match=rf"d/000\.bin: cannot be taken out .*{why}.* with no password and plain"):
         ZipStore(tmp_path / "a.zip").read("d/000.bin")
+
+
+@pytest.mark.parametrize("why", UNREADABLE)
+def test_a_zip_inside_a_zip_that_cannot_be_opened_up(tmp_path, why) -> None:
+    numbered(tmp_path / "in.zip", count=1)
+    with zipfile.ZipFile(tmp_path / "out.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(tmp_path / "in.zip", "in.zip")
+    spoilt(tmp_path / "out.zip", *UNREADABLE[why])
+    with pytest.raises(DataError, match=rf"in\.zip: cannot be taken out .*{why}"):
+        ZipStore(tmp_path / "out.zip", "in.zip")
 
 
 def test_a_zip_with_one_name_twice(tmp_path) -> None:

@@ -7,7 +7,8 @@ import os
 import threading
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from glimpse.errors import DataError
@@ -30,6 +31,18 @@ def is_image(name: str) -> bool:
 def _is_clutter(name: str) -> bool:
     """Whether `name` is what a desktop leaves behind: hidden files, `__MACOSX`, thumbnails."""
     return any(part.startswith(".") or part in _CLUTTER for part in name.split("/"))
+
+
+@contextmanager
+def _taking_out(where: str) -> Iterator[None]:
+    """Say what keeps the file `where` from being read out of a zip."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise DataError(where, f"is damaged inside the zip ({error})", "download or copy the zip again") from error
+    except RuntimeError as error:  # a password, or (NotImplementedError) a compression that zipfile has not
+        cause = f"cannot be taken out of the zip ({error})"
+        raise DataError(where, cause, "make the zip again with no password and plain compression") from error
 
 
 class FolderStore:
@@ -142,14 +155,8 @@ class ZipStore:
         where = f"{self.root}/{name}"
         if info is None:
             raise DataError(where, "there is no such file in the zip", "check the name and its spelling")
-        try:
-            with archive.lock:
-                return archive.file.read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise DataError(where, f"is damaged inside the zip ({error})", "download or copy the zip again") from error
-        except (RuntimeError, NotImplementedError) as error:
-            cause = f"cannot be taken out of the zip ({error})"
-            raise DataError(where, cause, "make the zip again with no password and plain compression") from error
+        with _taking_out(where), archive.lock:
+            return archive.file.read(info)
 
     def _open(self) -> _Archive:
         archive = self._archive
@@ -162,7 +169,10 @@ class ZipStore:
             if self.inner is None:
                 return zipfile.ZipFile(self.zip_path)
             with zipfile.ZipFile(self.zip_path) as outer:
-                return zipfile.ZipFile(io.BytesIO(outer.read(self.inner)))
+                info = outer.getinfo(self.inner)
+                with _taking_out(self.root):
+                    inner = outer.read(info)
+            return zipfile.ZipFile(io.BytesIO(inner))
         except FileNotFoundError as error:
             raise DataError(self.root, "there is no such file", "check the path and its spelling") from error
         except KeyError as error:
