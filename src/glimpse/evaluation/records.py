@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
+from glimpse.records import Record
 from glimpse.synthetic.occlusion import Kind, Side
-
-
-class Record(BaseModel):
-    """Base of all records: immutable, closed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Estimate(Record):
@@ -197,4 +191,4 @@ class EvaluationRecord(Record):
 
 def schema() -> str:
     """JSON schema of `EvaluationRecord`, as `docs/evaluation.schema.json` holds it."""
-    return json.dumps(EvaluationRecord.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return EvaluationRecord.schema_text()

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Record(BaseModel):
-    """Base of all records: immutable, closed, read from the attributes of what they record."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+from glimpse.records import Record
 
 
 class PartRecord(Record):
@@ -56,4 +51,4 @@ class SearchRecord(Record):
 
 def schema() -> str:
     """JSON schema of `SearchRecord`, as `docs/search.schema.json` holds it."""
-    return json.dumps(SearchRecord.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return SearchRecord.schema_text()
