@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from glimpse.backbones import BackboneName, Look, Start, build_backbone, load_start, preprocessing, read_safetensors
-from glimpse.backbones.fast import folded, has_fast_bfloat16, keep_freed_memory
+from glimpse.backbones.fast import Precision, folded, in_bfloat16, keep_freed_memory
 from glimpse.backbones.openvino import OpenVino, has_openvino, one_thread
 from glimpse.data import Sample, read_image
 from glimpse.data.images import as_picture
@@ -34,7 +34,6 @@ from glimpse.files import atomic, write_text
 from glimpse.matching import Distance
 from glimpse.methods import METHODS, Method, Peer, Region
 
-Precision = Literal["auto", "float32", "bfloat16"]
 Triple = tuple[float, float, float]
 PEER_MARK = "person-reidentification-retail-0265"
 
@@ -158,7 +157,7 @@ class Model:
         self.made_by = made_by
         self.device = torch.device(device)
         self.batch = batch
-        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
+        self.bfloat16 = in_bfloat16(precision, device)
         self._backbone = folded(method.backbone).to(device).to(memory_format=torch.channels_last)
         self._transform = EvalTransform(card.size, card.mean, card.std, card.interpolation)
 

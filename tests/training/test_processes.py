@@ -119,7 +119,7 @@ def test_training_in_two_processes_from_recipe_to_weights(small: Any, people: Da
         transforms={"size": [64, 32], "pad": 2, "occlusion": {"p": 0.5}},
         sampling={"people": 2, "crops": 2},
         validation={"identities": 2},
-        precision="bf16",
+        precision="bfloat16",
         workers=1,
     )
     trained = train(recipe, people, tmp_path / "run", devices=2)  # with a progress bar, which the first process has

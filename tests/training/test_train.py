@@ -264,7 +264,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(small: Any, people: Dataset,
 
 def test_the_bias_of_the_neck_stays_zero_through_the_stages(small: Any, people: Dataset, tmp_path: Path) -> None:
     stages = [{"name": "one", "epochs": 1, "optimiser": SLOW}, {"name": "two", "epochs": 1, "optimiser": SLOW}]
-    trained = train(small("baseline", stages, precision="bf16"), people, tmp_path / "run", progress=False)
+    trained = train(small("baseline", stages, precision="bfloat16"), people, tmp_path / "run", progress=False)
     weights = load_file(trained.last)
     assert not bool(weights["neck.bias"].any())
     assert bool((weights["neck.weight"] != 1).any())

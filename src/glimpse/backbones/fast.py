@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import sys
+from typing import Literal
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glimpse.backbones.backbone import Backbone
 from glimpse.backbones.osnet import ConvBN, Lite
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -41,6 +44,11 @@ def has_fast_bfloat16(device: torch.device | str = "cpu") -> bool:
         return bool(torch.cuda.is_bf16_supported())
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and bool(supported()) and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def in_bfloat16(precision: Precision, device: torch.device | str = "cpu") -> bool:
+    """Whether `precision` means bfloat16 on `device`: `auto` takes it where it is worth using."""
+    return precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
 
 
 def folded(backbone: Backbone) -> Backbone:

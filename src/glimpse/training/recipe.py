@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from glimpse.backbones import BackboneName
+from glimpse.backbones.fast import Precision
 from glimpse.data.transforms import TransformSettings
 from glimpse.errors import ConfigError, plain_words
 from glimpse.methods import METHODS, Peer
@@ -169,7 +170,7 @@ class Recipe(_Settings):
         stages: one after the other.
         validation: held-out identities.
         seed: of everything.
-        precision: of forward and backward passes.
+        precision: of forward and backward passes; `auto` takes bfloat16 where the processor is quick with it.
         compile: whether torch compiles the backbone (needs a C++ compiler; pays off on CPU after a few epochs).
         workers: processes that read and transform crops.
     """
@@ -185,7 +186,7 @@ class Recipe(_Settings):
     stages: tuple[Stage, ...] = Field(min_length=1)
     validation: Validation = Validation()
     seed: int = Field(default=0, ge=0)
-    precision: Literal["bf16", "float32"] = "bf16"
+    precision: Precision = "auto"
     compile: bool = False
     workers: int = Field(default=1, ge=0)
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from glimpse.backbones import Backbone, Start, build_backbone, load_start
-from glimpse.backbones.fast import keep_freed_memory
+from glimpse.backbones.fast import in_bfloat16, keep_freed_memory
 from glimpse.data import DISTRACTOR, JUNK, Dataset, PKSampler, Sample, holdout, open_dataset
 from glimpse.data.transforms import TrainTransform, TransformSettings
 from glimpse.embedding import Embedding
@@ -36,7 +36,7 @@ from glimpse.errors import ConfigError, DataError, WeightsError
 from glimpse.evaluation import evaluate
 from glimpse.files import atomic, write_text
 from glimpse.methods import METHODS, Method
-from glimpse.model import Card, Model, Precision, load, packaged, read_card, save
+from glimpse.model import Card, Model, load, packaged, read_card, save
 from glimpse.provenance import commit
 from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
 from glimpse.training.crops import CropDataset, Seeded, read_crops
@@ -220,7 +220,6 @@ class _Training:
         self._reference = copy.deepcopy(backbone) if any(stage.anchor for stage in recipe.stages) else None
         if self._reference is not None:
             self._reference.visibility = None
-        precision: Precision = "auto" if recipe.precision == "bf16" else "float32"
         # Read now: a file that is not there should be known before any stage, not after some.
         taught = any(stage.taught for stage in recipe.stages)
         if taught and not _is_there(recipe.teacher):
@@ -230,7 +229,7 @@ class _Training:
                 "name trained weights: a .safetensors file with its card, or installed ones "
                 f"({', '.join(packaged()) or 'none'})",
             )
-        self._taught_by = load(recipe.teacher, precision=precision) if taught else None
+        self._taught_by = load(recipe.teacher, precision=recipe.precision) if taught else None
         if self._taught_by is not None and any(stage.teacher_vector for stage in recipe.stages):
             one = self._taught_by.embed_samples(self.samples[:1]).embedding
             Teacher(self._taught_by.distance(), one).check_vectors()
@@ -374,13 +373,14 @@ class _Training:
         if self.progress:
             callbacks.append(TQDMProgressBar(refresh_rate=10))
         several = self.place.world > 1
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         with _quiet():
             trainer = lightning.Trainer(
-                accelerator="cpu" if several and not torch.cuda.is_available() else "auto",
+                accelerator="cpu" if several and device == "cpu" else "auto",
                 devices=self.place.world,
                 strategy="ddp" if several else "auto",
                 max_epochs=stage.epochs,
-                precision="bf16-mixed" if self.recipe.precision == "bf16" else "32-true",
+                precision="bf16-mixed" if in_bfloat16(self.recipe.precision, device) else "32-true",
                 gradient_clip_val=stage.optimiser.clip or None,
                 logger=[
                     CSVLogger(self.out / "logs", stage.name, version=""),
@@ -461,11 +461,11 @@ class _Training:
             return occluder.edit(row, image)[0], None
 
         def measure(method: Method) -> dict[str, float]:
-            precision: Precision = "auto" if self.recipe.precision == "bf16" else "float32"
             device = next(method.parameters()).device
             card = self._card({}, method)
             # By torch: the weights are others each time, and another engine would compile them anew.
-            model = Model(copy.deepcopy(method), card, "validation", device=device, precision=precision, engine="torch")
+            made = copy.deepcopy(method)
+            model = Model(made, card, "validation", device=device, precision=self.recipe.precision, engine="torch")
             gallery = model.embed_samples(held.gallery, skip_bad=True)
             relevance_gallery = [held.gallery[row] for row in gallery.kept]
             found: dict[str, float] = {}
