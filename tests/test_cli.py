@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from glimpse import cli
+from glimpse.data import open_dataset
 from glimpse.errors import DataError
 from glimpse.model import Card, Model, build, load, save
 from glimpse.search import search
@@ -208,6 +210,77 @@ def test_mistakes_are_one_message_and_code_2(run: Run, arguments: tuple[str, ...
     assert err.startswith("error ")
     assert message in err
     assert "\nremedy: " in err
+    assert "Traceback" not in err
+    assert sorted(Path().rglob("*")) == before
+
+
+def poses(folder: str = "drawn") -> None:
+    """A file of key points for the training crops, and part maps for one of them."""
+    crops = [crop.name for crop in open_dataset(f"market1501:{folder}").train]
+    points = np.ones((len(crops), 17, 3), np.float32) * 20
+    np.savez("poses.npz", names=[*crops, "stranger.jpg"], points=np.concatenate([points, points[:1]]))
+    np.savez("maps.npz", **{crops[0]: np.ones((128, 64), np.uint8)})
+
+
+def test_cues_are_taken_over_checked_and_shown(run: Run) -> None:
+    poses()
+    data = ("market1501:drawn", "--split", "train")
+    code, out, err = run("cues", "make", *data, "--out", "cues", "--keypoints", "file:poses.npz")
+    assert (code, out) == (0, "cues\n")
+    assert "left out poses.npz, row 12 ('stranger.jpg'): is of 'stranger.jpg', and no crop is called so" in err
+    assert re.search(r"poses@\w+: 12 made, 0 known before", err)
+    code, out, _ = run("cues", "check", *data, "--cues", "cues")
+    assert code == 0
+    assert re.search(r"poses@\w+ .* train .* 12 .* 12 .* 0 .* 17\.0 points .* 20\.00", out)
+    code, out, err = run(
+        "cues",
+        "make",
+        *data,
+        "--out",
+        "cues",
+        "--masks",
+        "file:maps.npz",
+        "--scheme",
+        "person",
+        "--keypoints",
+        "file:poses.npz",
+    )
+    assert code == 0
+    assert re.search(r"poses@\w+: 0 made, 12 known before", err)
+    assert "11 crops have none (first: " in err
+    code, out, _ = run("cues", "check", *data, "--cues", "cues")
+    assert code == 1
+    assert re.search(r"problem 11 crops of train have no parts by maps@\w+ \(first: ", out)
+    code, out, err = run("cues", "show", *data, "--cues", "cues", "--out", "cues.png", "--count", "3")
+    assert (code, out) == (0, "cues.png\n")
+    assert Path("cues.png").read_bytes().startswith(b"\x89PNG")
+    assert err.count("bounding_box_train/") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("make", "market1501:drawn"), "cues make: nothing is to be made"),
+        (("make", "market1501:drawn", "--keypoints", "limbs"), "--keypoints limbs: does not make key points"),
+        (("make", "market1501:drawn", "--keypoints", "pose:a"), "estimator 'pose:a': 'pose' is no kind of estimator"),
+        (("make", "market1501:drawn", "--masks", "deeplab:a.tflite"), "a.tflite: there is no such file"),
+        (("make", "market1501:drawn", "--masks", "limbs", "--keypoints", "movenet:"), "'movenet:': names no file"),
+        (("make", "market1501:drawn", "--masks", "file:a", "--scheme", "lip"), "--scheme: 'lip' is none of them"),
+        (("make", "market1501:drawn", "--masks", "file:nowhere"), "nowhere: is neither a folder nor an npz file"),
+        (("make", "market1501:drawn", "--split", "test", "--masks", "limbs"), "market1501:drawn: has no split 'test'"),
+        (("make", "crops:empty", "--masks", "limbs"), "empty: holds no files"),
+        (("make", "market1501:drawn", "--masks", "limbs"), "new: has no key points"),
+        (("check", "market1501:drawn"), "new: has no cues"),
+        (("show", "market1501:drawn"), "new: has no cues"),
+    ],
+)
+def test_mistakes_with_cues_leave_nothing_behind(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    before = sorted(Path().rglob("*"))
+    more = {"make": ("--out", "new"), "check": ("--cues", "new"), "show": ("--cues", "new", "--out", "new.png")}
+    code, out, err = run("cues", *arguments, *more[arguments[0]])
+    assert (code, out) == (2, "")
+    assert err.startswith("error ")
+    assert message in err
     assert "Traceback" not in err
     assert sorted(Path().rglob("*")) == before
 

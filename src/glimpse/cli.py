@@ -36,6 +36,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at datasets, and draw one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+cues_app = typer.Typer(help="Key points and body parts that methods learn from.", no_args_is_help=True)
+app.add_typer(cues_app, name="cues")
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -48,6 +50,13 @@ Data = Annotated[str, typer.Option(help="A dataset as KIND:PATH, such as market1
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, and say which.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this JSON file.")]
+CueData = Annotated[
+    str, typer.Argument(metavar="DATA", help="A dataset as KIND:PATH, or crops:PATH for a folder or zip of crops.")
+]
+CueFolder = Annotated[Path, typer.Option("--cues", help="The folder that `glimpse cues make` filled.")]
+Splits = Annotated[
+    list[str] | None, typer.Option(help="Only train, query or gallery; can be repeated. All if not given.")
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="An option of the method's distance; can be repeated."),
@@ -256,12 +265,16 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything; the recipe's if not given.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = True,
     cache: Annotated[Path | None, typer.Option(help="A folder for cached maps, to share between trainings.")] = None,
+    cues: Annotated[Path | None, typer.Option(help="The folder that `glimpse cues make` filled.")] = None,
+    keypoints: Annotated[str | None, typer.Option(help="Which key points of --cues, if it has several.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Which part maps of --cues, if it has several.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="How many devices to train on.")] = 1,
     terms: Annotated[str, typer.Option(help="Licence of the weights and terms of the data, for the card.")] = "",
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a method by a recipe; stopped and started again, it goes on where it was."""
     from glimpse.training import load_recipe
+    from glimpse.training.cues import CueSource
     from glimpse.training.train import train
 
     recipe = recipe or f"{method}-imagenet"
@@ -276,6 +289,7 @@ def train(
         out_folder,
         resume=resume,
         cache=cache,
+        cues=CueSource(cues, keypoints, masks) if cues is not None else None,
         devices=devices,
         skip_bad=skip_bad,
         terms=terms,
@@ -368,6 +382,135 @@ def data_draw(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@cues_app.command("make")
+def cues_make(
+    spec: CueData,
+    folder: Annotated[Path, typer.Option("--out", help="The folder of the cues; what it has is not made again.")],
+    keypoints: Annotated[
+        str | None,
+        typer.Option(metavar="ESTIMATOR|file:PATH", help="movenet:PATH, onnx:PATH, rtmpose, or a file of key points."),
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ESTIMATOR|file:PATH|limbs",
+            help="deeplab:PATH, segformer[:FOLDER], schp:PATH, a file or folder of part maps, or limbs: "
+            "from key points and person masks in --out.",
+        ),
+    ] = None,
+    split: Splits = None,
+    scheme: Annotated[str, typer.Option(help="Of a file of part maps: what its numbers mean.")] = "lip-20",
+    images: Annotated[
+        Path | None, typer.Option(help="Of a file of key points by image number: the JSON that names the images.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Make cues of all crops with estimators, or take them over from files; stopped, it goes on where it was."""
+    from glimpse.annotate.crops import open_splits
+    from glimpse.annotate.make import add_file, make_cues, make_limbs
+    from glimpse.cues.cache import CueCache
+    from glimpse.cues.estimators import PartEstimator, PointEstimator, open_estimator
+    from glimpse.cues.part_files import read_parts
+    from glimpse.cues.parts import SCHEMES
+    from glimpse.cues.point_files import read_points
+
+    if keypoints is None and masks is None:
+        raise ConfigError("cues make", "nothing is to be made", "give --keypoints or --masks, or both")
+    _choices([scheme], "--scheme", tuple(SCHEMES))
+    samples = [sample for crops in open_splits(spec, split, skip_bad=skip_bad).values() for sample in crops]
+    cache = CueCache(folder)
+    wanted = (("--keypoints", keypoints, PointEstimator), ("--masks", masks, PartEstimator))
+    # All that can be wrong with the second is known before the first is begun.
+    opened = [
+        (option, given, None if given == "limbs" or given.startswith("file:") else open_estimator(given), kind)
+        for option, given, kind in wanted
+        if given is not None
+    ]
+    for option, given, estimator, kind in opened:
+        if (given == "limbs" and option == "--keypoints") or not (estimator is None or isinstance(estimator, kind)):
+            said = {"--keypoints": "key points", "--masks": "part maps"}[option]
+            raise ConfigError(f"{option} {given}", f"does not make {said}", "see `glimpse cues make --help`")
+    for option, given, estimator, _ in opened:
+        with _progress(option.removeprefix("--")) as advance:
+            if given == "limbs":
+                made = make_limbs(samples, cache, skip_bad=skip_bad, progress=advance)
+            elif estimator is not None:
+                made = make_cues(samples, cache, estimator, jobs=jobs, skip_bad=skip_bad, progress=advance)
+            else:
+                path = given.removeprefix("file:")
+                file: Any = (
+                    read_points(path, images=images)
+                    if option == "--keypoints"
+                    else read_parts(path, scheme=SCHEMES[scheme])
+                )
+                made = add_file(samples, cache, file, skip_bad=skip_bad, progress=advance)
+        for problem in made.bad[:20]:
+            err.print(f"[bold yellow]left out[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+        if len(made.bad) > 20:
+            _say(f"and {len(made.bad) - 20:,} more left out")
+        if made.missing:
+            _say(f"{len(made.missing):,} crops have none (first: {made.missing[0]})")
+        _say(f"{made.source}: {made.made:,} made, {made.known:,} known before, {made.seconds:.1f} s")
+    out.print(escape(str(folder)), highlight=False, soft_wrap=True)
+
+
+@cues_app.command("check")
+def cues_check(
+    spec: CueData,
+    folder: CueFolder,
+    split: Splits = None,
+) -> None:
+    """Say how many crops have cues, and how many of them show nobody; exit code 1 where crops have none."""
+    from glimpse.annotate.check import check_cues
+    from glimpse.annotate.crops import open_splits
+    from glimpse.cues.cache import CueCache
+
+    cache = CueCache(folder)
+    splits = open_splits(spec, split)
+    with _progress("reading") as advance:
+        found = check_cues(splits, cache, progress=advance)
+    if not found.counts:
+        raise ConfigError(folder, "has no cues", "make some: glimpse cues make")
+    table = Table("cues", "made by", "split", "crops", "have some", "nobody", "several people", "mean", "mean score")
+    for c in found.counts:
+        mean = f"{c.mean:.1f} points" if c.kind == "points" else f"{c.mean:.0f} % body"
+        numbers = (f"{n:,}" for n in (c.crops, c.covered, c.nobody))
+        several = f"{c.several:,}" if c.kind == "points" else ""
+        score = "" if c.score is None else f"{c.score:.2f}"
+        table.add_row(c.kind, escape(c.source), c.split, *numbers, several, mean, score)
+    out.print(table)
+    _print_skipped(found.bad)
+    for c in found.counts:
+        if c.missing:
+            cause = f"{c.crops - c.covered:,} crops of {c.split} have no {c.kind} by {c.source} (first: {c.missing[0]})"
+            out.print(f"[bold red]problem[/] {escape(cause)}", highlight=False, soft_wrap=True)
+    if any(c.missing for c in found.counts):
+        raise typer.Exit(1)
+
+
+@cues_app.command("show")
+def cues_show(
+    spec: CueData,
+    folder: CueFolder,
+    picture: Annotated[Path, typer.Option("--out", help="The picture, .png or .jpg.")],
+    split: Splits = None,
+    keypoints: Annotated[str | None, typer.Option(help="Which key points, where several are there.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Which part maps, where several are there.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many crops.")] = 24,
+    seed: Seed = 0,
+) -> None:
+    """Draw the cues of some crops over them."""
+    from glimpse.annotate.crops import open_splits
+    from glimpse.annotate.show import write_sheet
+    from glimpse.cues.cache import CueCache
+
+    samples = [sample for crops in open_splits(spec, split).values() for sample in crops]
+    names = write_sheet(samples, CueCache(folder), picture, points=keypoints, parts=masks, count=count, seed=seed)
+    _say("from left to right, row by row: " + ", ".join(names))
+    out.print(escape(str(picture)), highlight=False, soft_wrap=True)
 
 
 def main() -> None:

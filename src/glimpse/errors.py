@@ -29,6 +29,10 @@ class GlimpseError(Exception):
         self.remedy = remedy
         super().__init__(f"{self.where}: {cause}. Remedy: {remedy}.")
 
+    def __reduce__(self) -> tuple[type[GlimpseError], tuple[str, str, str]]:
+        """From its three parts, so that it comes back whole from another process."""
+        return type(self), (self.where, self.cause, self.remedy)
+
 
 class DataError(GlimpseError):
     """An image, a dataset or a list of samples cannot be used."""

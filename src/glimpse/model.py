@@ -52,6 +52,7 @@ class Card(BaseModel):
         start: where the backbone's weights came from.
         training_data: data set and split that trained it.
         terms: licence of the weights and terms of the data.
+        cues: what made the cues that it learnt from, by their kind.
         recipe: every setting of the training, as the recipe had them.
         metrics: measured on held-out identities, by name.
         seed, epochs, minutes, machine, commit, command, glimpse: how it was made.
@@ -71,6 +72,7 @@ class Card(BaseModel):
     start: Start | None = None
     training_data: str = ""
     terms: str = ""
+    cues: dict[str, str] = {}
     recipe: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     seed: int | None = None

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import glimpse
 from glimpse.backbones import Look, build_backbone
+from glimpse.cues.needs import Cues
 from glimpse.data import Dataset
 from glimpse.data.transforms import Occlusion, TrainTransform, TransformSettings
 from glimpse.methods import PCB, Baseline, PCBOptions
@@ -214,9 +215,9 @@ def test_heads_are_given_what_the_head_saw(monkeypatch: pytest.MonkeyPatch) -> N
     given: list[Tensor | None] = []
     heads = PCB.heads
 
-    def noted(self: PCB, features: Tensor, visible: Tensor | None = None) -> Any:
+    def noted(self: PCB, features: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Any:
         given.append(visible)
-        return heads(self, features, visible)
+        return heads(self, features, visible, cues)
 
     monkeypatch.setattr(PCB, "heads", noted)
     _changed(Stage(epochs=1, visibility=1.0, optimiser=Optimiser(lr=1e-3)))

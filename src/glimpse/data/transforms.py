@@ -242,8 +242,9 @@ class TrainTransform:
 
         Args:
             image: uint8 `[3, h, w]`; it is not changed.
-            targets: `tv_tensors.Mask`, `KeyPoints` and `BoundingBoxes` move with the crop; other tensors stay as they
-                are. When the crop is mirrored, the rows named in `settings.swap` trade places in any of them.
+            targets: `tv_tensors.Mask`, `KeyPoints` (x, y from the upper left corner of the upper left pixel) and
+                `BoundingBoxes` move with the crop; other tensors stay as they are. When the crop is mirrored, the rows
+                named in `settings.swap` trade places in any of them.
                 Key points may end outside the image: `shown` tells.
             generator: where random choices come from; torch's own if none is given.
 
@@ -521,6 +522,9 @@ def _resize(target: Tensor, height: int, width: int) -> Tensor:
 def _flip(target: Tensor, swap: Sequence[tuple[int, int]]) -> Tensor:
     if _moves(target):
         target = F.horizontal_flip(target)
+    if isinstance(target, tv_tensors.KeyPoints):
+        # torchvision takes them for centres of pixels, x to width - 1 - x; here they are measured from the corner.
+        target = tv_tensors.wrap(target + torch.tensor([1, 0], device=target.device), like=target)
     if not swap:
         return target
     order = list(range(target.shape[0]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glimpse.backbones import Backbone
+from glimpse.cues.needs import Cues
 from glimpse.embedding import Embedding
 from glimpse.matching import GlobalDistance
 from glimpse.matching.kernels import cosine_distance
@@ -53,7 +54,7 @@ class Baseline(Method):
         self.neck = BNNeck(backbone.channels)
         self.classifier = Classifier(backbone.channels, ids)
 
-    def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
+    def heads(self, features: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Outputs:
         """`pooled` and `globals`, each `[n, c]`."""
         pooled = global_mean(features, cells(visible, features))
         return {"pooled": pooled, "globals": self.neck(pooled.float())}

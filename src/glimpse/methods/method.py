@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from glimpse.backbones import Backbone
+from glimpse.cues.needs import Cues, Needs
 from glimpse.embedding import Embedding
 from glimpse.matching.distance import Distance
 
+When = Literal["train", "search"]
 Outputs = dict[str, Tensor]
 """What `heads` hands to `losses` and `embed`: named tensors."""
 
@@ -52,14 +54,22 @@ class Method(nn.Module, ABC):
     options: BaseModel
     backbone: Backbone
 
-    @abstractmethod
-    def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
-        """Everything that training or embedding needs, from maps `[n, c, h, w]`."""
+    @classmethod
+    def needs(cls, options: BaseModel, when: When) -> Needs:
+        """Cues without which the method, with these options, cannot be trained, or cannot search.
 
-    def forward(self, images: Tensor, visible: Tensor | None = None) -> Outputs:
+        None, unless a method says so.
+        """
+        return Needs()
+
+    @abstractmethod
+    def heads(self, features: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Outputs:
+        """Everything that training or embedding needs, from maps `[n, c, h, w]`; `cues` are those that it `needs`."""
+
+    def forward(self, images: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Outputs:
         """Outputs for normalised images `[n, 3, H, W]`."""
         look = self.backbone.look(images, visible if self.knows_prompts else None)
-        return self.heads(look.features, look.seen)
+        return self.heads(look.features, look.seen, cues)
 
     @abstractmethod
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glimpse.backbones import Backbone
+from glimpse.cues.needs import Cues
 from glimpse.embedding import Embedding
 from glimpse.matching import PartDistance, part_distance
 from glimpse.methods.method import Method, Outputs, Region, strips_of
@@ -63,7 +64,7 @@ class PCB(Method):
         self.norm = nn.BatchNorm1d(self.options.dim)
         self.classifiers = Classifiers(self.options.strips, self.options.dim, ids)
 
-    def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
+    def heads(self, features: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Outputs:
         """`parts` `[n, K, c]`, `reduced` `[n, K, dim]`, `weights` `[n, K]`."""
         seen = cells(visible, features)
         parts = strip_means(features, self.options.strips, seen)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from glimpse.backbones import Backbone
+from glimpse.cues.needs import Cues
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError
 from glimpse.matching import GlobalDistance, cosine_distance
@@ -42,7 +43,7 @@ class Peer(Method):
         self.head_bn = nn.BatchNorm1d(256)
         self.head_act = nn.PReLU(1)
 
-    def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
+    def heads(self, features: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Outputs:
         """`globals` `[n, 256]`."""
         if features.shape[2:] != (16, 8):
             raise ConfigError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glimpse.backbones import Backbone
+from glimpse.cues.needs import Cues
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError
 from glimpse.matching import Cascade, GlobalDistance, MixedDistance, PairGlobalDistance, PartDistance
@@ -188,7 +189,7 @@ class QPM(Method):
             self.isa = ISA(o.dim, o.reduction, o.isa_scale)
             self.coarse_classifier = Classifier(o.dim // o.reduction, ids)  # W^g of eq. 6
 
-    def heads(self, features: Tensor, visible: Tensor | None = None) -> Outputs:
+    def heads(self, features: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Outputs:
         """From F: `weights` q `[n, K]`, `parts` f `[n, K, d]`, `globals` g_tilde `[n, K, d]` or h `[n, d]`, and what
         the losses need: `shares` `[n, K]`, `h_hat` `[n, d/r]`; and M, `attention` `[n, 1, y, x]`."""
         o = self.options

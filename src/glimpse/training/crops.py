@@ -11,10 +11,16 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
+from glimpse.cues.needs import Cues
 from glimpse.data import PKSampler, Sample, read_all
-from glimpse.data.transforms import TrainTransform
+from glimpse.data.transforms import TrainTransform, shown
 from glimpse.errors import DataError
 from glimpse.synthetic.occlusion import to_tensor
+
+UNKNOWN = 255
+"""In place of a part map that is not there."""
+
+_NONE = torch.zeros(0)
 
 
 class Batch(NamedTuple):
@@ -26,6 +32,7 @@ class Batch(NamedTuple):
         pids: class indices `[n]`.
         rows: of the training crops `[n]`.
         corners: where the crop's own corners went, in pixels: `[n, 2, 2]` (first and last corner; x, y).
+        points, parts, scale: of `Cues`; empty where the method needs none.
     """
 
     pixels: Tensor
@@ -33,6 +40,26 @@ class Batch(NamedTuple):
     pids: Tensor
     rows: Tensor
     corners: Tensor
+    points: Tensor = _NONE
+    parts: Tensor = _NONE
+    scale: Tensor = _NONE
+
+    @property
+    def cues(self) -> Cues | None:
+        """Cues of the batch, if the method needs any."""
+        return Cues(self.points, self.parts, self.scale) if self.scale.numel() else None
+
+
+class CropCues(NamedTuple):
+    """Cues of one crop as it lies on disk.
+
+    Attributes:
+        points: of the target person, `[points, 3]`, all of score 0 if there is none; no rows if none are needed.
+        parts: a mask per group, uint8 `[groups, h, w]` of 0 and 1; `UNKNOWN` throughout if there is no part map.
+    """
+
+    points: Tensor
+    parts: Tensor
 
 
 def read_crops(samples: Sequence[Sample], *, skip_bad: bool = False) -> tuple[list[Tensor], list[int], list[DataError]]:
@@ -51,10 +78,17 @@ def read_crops(samples: Sequence[Sample], *, skip_bad: bool = False) -> tuple[li
 class CropDataset(Dataset[Batch]):
     """Augmented crops; item `(row, seed)` is always the same."""
 
-    def __init__(self, crops: Sequence[Tensor], labels: Sequence[int], transform: TrainTransform) -> None:
+    def __init__(
+        self,
+        crops: Sequence[Tensor],
+        labels: Sequence[int],
+        transform: TrainTransform,
+        cues: Sequence[CropCues] | None = None,
+    ) -> None:
         self.crops = crops
         self.labels = labels
         self.transform = transform
+        self.cues = cues
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -63,13 +97,26 @@ class CropDataset(Dataset[Batch]):
         row, seed = key
         crop = self.crops[row]
         height, width = crop.shape[1:]
-        corners = tv_tensors.KeyPoints(torch.tensor([[0.0, 0.0], [width, height]]), canvas_size=(height, width))
+        corners = torch.tensor([[0.0, 0.0], [width, height]])
+        targets: dict[str, Tensor] = {"corners": tv_tensors.KeyPoints(corners, canvas_size=(height, width))}
+        cues = None if self.cues is None else self.cues[row]
+        if cues is not None:
+            targets["points"] = tv_tensors.KeyPoints(cues.points[:, :2], canvas_size=(height, width))
+            targets["scores"] = cues.points[:, 2]
+            targets["parts"] = tv_tensors.Mask(cues.parts)
         generator = torch.Generator().manual_seed(seed)
-        image, visible, moved = self.transform.with_targets(crop, {"corners": corners}, generator)
-        points = moved["corners"].as_subclass(Tensor).float()
-        if points[0, 0] > points[1, 0]:
-            points[:, 0] += 1  # mirrored as the centres of pixels are, to width - 1 - x; corners go to width - x
-        return Batch(image, visible, torch.tensor(self.labels[row]), torch.tensor(row), points)
+        image, visible, moved = self.transform.with_targets(crop, targets, generator)
+        corners = moved["corners"].as_subclass(Tensor).float()
+        batch = Batch(image, visible, torch.tensor(self.labels[row]), torch.tensor(row), corners)
+        if cues is None:
+            return batch
+        xy, parts = moved["points"].as_subclass(Tensor).float(), moved["parts"].as_subclass(Tensor)
+        # Nobody would find a point, or see a part, that something covers.
+        scores = moved["scores"] * shown(xy, visible)
+        known = bool((cues.parts != UNKNOWN).all())
+        parts = parts * visible if known else torch.full(parts.shape, -1.0)
+        scale = (corners[1] - corners[0]).abs() / torch.tensor([width, height])
+        return batch._replace(points=torch.cat([xy, scores[:, None]], 1), parts=parts, scale=scale)
 
 
 class Seeded(Sampler[list[tuple[int, int]]]):

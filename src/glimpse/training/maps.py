@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from glimpse.backbones import Backbone, to_cells
@@ -20,13 +22,14 @@ from glimpse.training.crops import Batch, CropDataset, give_prompts
 
 _BATCH = 32
 
-Maps = tuple[np.memmap[Any, Any], np.memmap[Any, Any]]
-"""`(maps [n, c, h, w], visible [n, h, w])`, float16."""
+Maps = dict[str, np.memmap[Any, Any]]
+"""What a pass keeps: `maps` `[n, c, h, w]` and `visible` `[n, h, w]`, and of `Cues`, where there are any, `points`,
+`scale`, and `parts` `[n, groups, h, w]` by cells; memory-mapped."""
+_DTYPES = {"points": "float32", "scale": "float32"}  # half precision is a quarter of a pixel off
 
 
 class MapPass:
-    """Maps of all training crops, augmented once: `maps` `[n, c, h, w]` and `visible` `[n, h, w]` in half precision,
-    memory-mapped.
+    """Maps of all training crops, augmented once.
 
     Args:
         folder: of the cache.
@@ -62,37 +65,48 @@ class MapPass:
         """
         network = folded(backbone).to(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(seed)
-        maps_path, seen_path = self.path.with_suffix(".maps"), self.path.with_suffix(".visible")
-        with atomic(maps_path) as maps_file, atomic(seen_path) as seen_file:
-            shapes: dict[str, list[int]] = {}
-            with open(maps_file, "wb") as maps_out, open(seen_file, "wb") as seen_out:
-                for start in range(0, self.rows, _BATCH):
-                    rows = range(start, min(start + _BATCH, self.rows))
-                    items = [crops[(row, seed * self.rows + row)] for row in rows]
-                    images = torch.stack([item.pixels for item in items])
-                    visible = torch.stack([item.visible for item in items])
-                    shown: Tensor | None = None
-                    if prompt:
-                        images, shown = give_prompts(images, visible, prompt, generator)
-                    images = images.contiguous(memory_format=torch.channels_last)
-                    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
-                        maps, seen, _ = network.look(images, shown)
-                    seen = torch.ones_like(visible) if seen is None else seen
-                    seen = to_cells(seen, maps)
-                    shapes = {"maps": list(maps.shape[1:]), "visible": list(seen.shape[1:])}
-                    maps_out.write(maps.half().contiguous().numpy().tobytes())
-                    seen_out.write(seen.half().contiguous().numpy().tobytes())
-                    if progress is not None:
-                        progress(len(rows))
-        write_text(self.path.with_suffix(".json"), json.dumps({"rows": self.rows, **shapes, "key": self.key}))
+        arrays: dict[str, dict[str, object]] = {}
+        with ExitStack() as stack:
+            files: dict[str, BinaryIO] = {}
+            for start in range(0, self.rows, _BATCH):
+                rows = range(start, min(start + _BATCH, self.rows))
+                items = [crops[(row, seed * self.rows + row)] for row in rows]
+                images = torch.stack([item.pixels for item in items])
+                visible = torch.stack([item.visible for item in items])
+                shown: Tensor | None = None
+                if prompt:
+                    images, shown = give_prompts(images, visible, prompt, generator)
+                images = images.contiguous(memory_format=torch.channels_last)
+                with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
+                    maps, seen, _ = network.look(images, shown)
+                seen = torch.ones_like(visible) if seen is None else seen
+                found = {"maps": maps, "visible": to_cells(seen, maps)}
+                if crops.cues is not None:
+                    parts = torch.stack([item.parts for item in items])
+                    found["parts"] = F.adaptive_avg_pool2d(parts, (maps.shape[2], maps.shape[3]))
+                    found["points"] = torch.stack([item.points for item in items])
+                    found["scale"] = torch.stack([item.scale for item in items])
+                for name, tensor in found.items():
+                    dtype = _DTYPES.get(name, "float16")
+                    arrays[name] = {"shape": list(tensor.shape[1:]), "dtype": dtype}
+                    if name not in files:
+                        files[name] = stack.enter_context(open(stack.enter_context(atomic(self._file(name))), "wb"))
+                    files[name].write(tensor.float().numpy().astype(dtype).tobytes())
+                if progress is not None:
+                    progress(len(rows))
+        write_text(self.path.with_suffix(".json"), json.dumps({"rows": self.rows, "arrays": arrays, "key": self.key}))
 
     def open(self) -> Maps:
-        """`(maps [n, c, h, w], visible [n, h, w])`, float16."""
+        """What the pass keeps."""
         about = json.loads(self.path.with_suffix(".json").read_text())
-        return (
-            np.memmap(self.path.with_suffix(".maps"), np.float16, "r", shape=(self.rows, *about["maps"])),
-            np.memmap(self.path.with_suffix(".visible"), np.float16, "r", shape=(self.rows, *about["visible"])),
-        )
+        return {
+            name: np.memmap(self._file(name), array["dtype"], "r", shape=(self.rows, *array["shape"]))
+            for name, array in about["arrays"].items()
+            if 0 not in array["shape"]  # cues that no method needs
+        }
+
+    def _file(self, name: str) -> Path:
+        return self.path.with_suffix(f".{name}")
 
 
 class MapDataset(Dataset[Batch]):
@@ -107,11 +121,17 @@ class MapDataset(Dataset[Batch]):
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         row, seed = key
-        maps, visible = self.passes[seed % len(self.passes)]
-        return Batch(
-            torch.from_numpy(np.array(maps[row])),
-            torch.from_numpy(np.array(visible[row])).float(),
+        kept = {
+            name: torch.from_numpy(np.array(array[row])) for name, array in self.passes[seed % len(self.passes)].items()
+        }
+        batch = Batch(
+            kept.pop("maps"),
+            kept.pop("visible").float(),
             torch.tensor(self.labels[row]),
             torch.tensor(row),
             torch.zeros(2, 2),
         )
+        if not kept:
+            return batch
+        empty = {"points": torch.zeros(0, 3), "parts": torch.zeros(0, *batch.visible.shape)}
+        return batch._replace(**{name: tensor.float() for name, tensor in (empty | kept).items()})

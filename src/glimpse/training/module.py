@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glimpse.backbones import Look, to_cells
+from glimpse.cues.needs import Cues
 from glimpse.errors import ConfigError
 from glimpse.methods import Method, Outputs
 from glimpse.training.crops import Batch, give_prompts
@@ -150,7 +151,7 @@ class StageModule(lightning.LightningModule):
     def outputs(self, look: Look, batch: Batch) -> tuple[Outputs, Tensor, Tensor]:
         """`(outputs of the heads, pids, rows)`, gathered over processes."""
         maps, shown = look.features, look.seen
-        pids, rows = batch.pids, batch.rows
+        pids, rows, cues = batch.pids, batch.rows, batch.cues
         if self.trainer.world_size > 1:
             # In the layout of one process, which decides which numbers dropout drops.
             last = maps.is_contiguous(memory_format=torch.channels_last)
@@ -158,11 +159,12 @@ class StageModule(lightning.LightningModule):
             maps = gathered(maps).contiguous(memory_format=layout)
             pids, rows = gathered(pids), gathered(rows)
             shown = None if shown is None else gathered(shown)
+            cues = None if cues is None else Cues(*map(gathered, cues))
         if shown is not None and bool((shown == 1).all()):
             shown = None
         # Every process draws the same dropout on the gathered maps.
         torch.manual_seed(mixed_seed(self.seed, self.global_step))
-        return self.method.heads(maps, shown), pids, rows
+        return self.method.heads(maps, shown, cues), pids, rows
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Sum of the method's terms, and those of the teacher, the anchor and the visibility head."""

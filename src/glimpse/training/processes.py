@@ -16,10 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from glimpse.errors import ConfigError, DataError, GlimpseError, WeightsError
+from glimpse.errors import GlimpseError
 
 _PATIENCE = timedelta(days=7)  # one process may compute maps or validate while the others wait; the dead are noticed
-_KINDS: dict[str, type[GlimpseError]] = {kind.__name__: kind for kind in (ConfigError, DataError, WeightsError)}
 _T = TypeVar("_T")
 
 
@@ -100,8 +99,7 @@ def launch(work: Callable[[Place], _T], world: int) -> _T:
                 pass
         except (ProcessRaisedException, ProcessExitedException):
             for told in sorted(Path(folder).glob("error-*")):
-                kind, where, cause, remedy = pickle.loads(told.read_bytes())
-                raise _KINDS.get(kind, GlimpseError)(where, cause, remedy) from None
+                raise pickle.loads(told.read_bytes()) from None
             raise
         finally:
             for process in processes.processes:
@@ -131,8 +129,7 @@ def _start(rank: int, world: int, folder: str, work: Callable[[Place], object]) 
     try:
         result = work(Place(rank, world))
     except GlimpseError as error:
-        told = (type(error).__name__, error.where, error.cause, error.remedy)
-        (Path(folder) / f"error-{rank}").write_bytes(pickle.dumps(told))
+        (Path(folder) / f"error-{rank}").write_bytes(pickle.dumps(error))
         raise
     if rank == 0:
         (Path(folder) / "result").write_bytes(pickle.dumps(result))

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 
 from glimpse.backbones import Backbone, Start, build_backbone, load_start
 from glimpse.backbones.fast import in_bfloat16, keep_freed_memory
+from glimpse.cues.needs import Needs
 from glimpse.data import DISTRACTOR, JUNK, Dataset, PKSampler, Sample, holdout, open_dataset
 from glimpse.data.transforms import TrainTransform, TransformSettings
 from glimpse.embedding import Embedding
@@ -39,7 +40,8 @@ from glimpse.methods import METHODS, Method
 from glimpse.model import Card, Model, load, packaged, read_card, save
 from glimpse.provenance import commit
 from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
-from glimpse.training.crops import CropDataset, Seeded, read_crops
+from glimpse.training.crops import CropCues, CropDataset, Seeded, read_crops
+from glimpse.training.cues import CueSource, CueTables, open_cues, read_cues, swaps
 from glimpse.training.maps import MapDataset, MapPass, Maps
 from glimpse.training.module import StageModule, Validate, frozen_modules, mixed_seed
 from glimpse.training.processes import Place, launch
@@ -72,6 +74,7 @@ def train(
     *,
     resume: bool = True,
     cache: str | Path | None = None,
+    cues: CueSource | None = None,
     devices: int = 1,
     skip_bad: bool = False,
     terms: str = "",
@@ -86,6 +89,7 @@ def train(
         out: folder for weights, logs, checkpoints and the recipe.
         resume: go on from the last checkpoint in `out`, if there is one; otherwise `out` must be new or empty.
         cache: folder for cached maps (they can be shared by trainings on the same data); `out/cache` if not given.
+        cues: where cues are, for a method that learns from some.
         devices: processes, each on a GPU of its own, or together on the CPU; a script that asks for more than one needs
             `if __name__ == "__main__":`.
         skip_bad: leave out crops that cannot be read, and report them.
@@ -94,16 +98,26 @@ def train(
         progress: whether to show a progress bar with the remaining time.
 
     Raises:
-        ConfigError: `out` holds the training of another recipe or on other data, or a setting cannot be carried out.
-        DataError: the data has no training split, or a crop cannot be read.
+        ConfigError: `out` holds the training of another recipe or on other data, a setting cannot be carried out, or
+            cues are needed and not there.
+        DataError: the data has no training split, a crop cannot be read, or cues do not fit the crops.
     """
+    tables = open_cues(recipe.method, _needs(recipe), cues)
     dataset = open_dataset(data) if isinstance(data, str) else data
     folder = Path(out)
-    asked = _Asked(
-        recipe, dataset, folder, Path(cache) if cache else folder / "cache", skip_bad, terms, command, progress
-    )
+    cached = Path(cache) if cache else folder / "cache"
+    asked = _Asked(recipe, dataset, folder, cached, tables, skip_bad, terms, command, progress)
     _claim(folder, recipe, _fingerprint(dataset), resume)
     return asked.carry_out(Place()) if devices == 1 else launch(asked.carry_out, devices)
+
+
+def _needs(recipe: Recipe) -> Needs:
+    """What the method, and those of the stages that have their own, learn from."""
+    needs = Needs()
+    for name, options in ((recipe.method, recipe.options), *((s.method, s.options) for s in recipe.stages if s.method)):
+        kind = METHODS[name]
+        needs |= kind.needs(kind.Options(**options), "train")
+    return needs
 
 
 def _claim(out: Path, recipe: Recipe, data: dict[str, str], resume: bool) -> None:
@@ -163,6 +177,7 @@ class _Asked:
     dataset: Dataset
     out: Path
     cache: Path
+    cues: CueTables | None
     skip_bad: bool
     terms: str
     command: str
@@ -214,7 +229,12 @@ class _Training:
         self.transforms: TransformSettings = recipe.transforms.model_copy(
             update={"mean": self.start.mean, "std": self.start.std}
         )
-        self.crops = CropDataset(crops, self.labels, TrainTransform(self.transforms, crops))
+        self.cues: list[CropCues] | None = None
+        if asked.cues is not None:
+            self.cues, notes = read_cues(asked.cues, self.samples, crops)
+            self.notes += notes
+            self.transforms = self.transforms.model_copy(update={"swap": swaps(asked.cues.needs)})
+        self.crops = CropDataset(crops, self.labels, TrainTransform(self.transforms, crops), self.cues)
         self.method = self._build(recipe.method, recipe.options, backbone)
         # Anchors come from the start, whatever earlier stages do to the backbone.
         self._reference = copy.deepcopy(backbone) if any(stage.anchor for stage in recipe.stages) else None
@@ -331,7 +351,7 @@ class _Training:
         module = StageModule(
             method,
             stage,
-            anchors=self._pass(None, 0)[0] if stage.anchor else None,
+            anchors=self._pass(None, 0)["maps"] if stage.anchor else None,
             teacher=self._teacher() if stage.taught else None,
             validate=self._validate() if self.validation is not None else None,
             every=self.recipe.validation.every,
@@ -438,6 +458,8 @@ class _Training:
             "pass": number,
             "prompt": prompt,
             "crops": self._content,
+            "cues": _digest([tensor for found in crops.cues for tensor in found]) if crops.cues is not None else "",
+            "format": 2,
         }
         cached = MapPass(self.asked.cache, key, len(self.labels))
         if self.place.first and not cached.ready:
@@ -500,6 +522,7 @@ class _Training:
             start=self.start,
             training_data=f"{self.dataset.name}, training split{without}: {crops}",
             terms=self.asked.terms,
+            cues=self.asked.cues.sources if self.asked.cues is not None else {},
             # Names of files, without the folders of the machine that trained.
             recipe=self.recipe.model_dump(mode="json")
             | {"start": Path(self.recipe.start).name, "teacher": Path(self.recipe.teacher).name},

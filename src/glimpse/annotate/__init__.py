@@ -1,0 +1,1 @@
+"""Cues of whole datasets: made, checked, shown."""

@@ -1,0 +1,1 @@
+"""What is told from outside the network: key points of people and maps of body parts."""

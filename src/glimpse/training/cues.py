@@ -1,0 +1,146 @@
+"""Cues of the training crops: looked for before any work, read into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glimpse.cues.cache import CueCache, CueTable, digest_of
+from glimpse.cues.needs import Needs
+from glimpse.cues.parts import PartMap, PartScheme
+from glimpse.cues.points import KeyPoints
+from glimpse.cues.skeleton import Skeleton, mirror_pairs
+from glimpse.data import Sample
+from glimpse.data.words import count
+from glimpse.errors import ConfigError, DataError
+from glimpse.training.crops import UNKNOWN, CropCues
+
+
+@dataclass(frozen=True)
+class CueSource:
+    """Where a training takes its cues from.
+
+    Attributes:
+        folder: of the cache that `glimpse cues make` fills.
+        points, parts: which of its sources; may be left out where there is only one.
+    """
+
+    folder: Path
+    points: str | None = None
+    parts: str | None = None
+
+
+@dataclass(frozen=True)
+class CueTables:
+    """The cues that a method needs, opened; those that it does not are `None`."""
+
+    needs: Needs
+    points: CueTable[KeyPoints, Skeleton] | None
+    parts: CueTable[PartMap, PartScheme] | None
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What made the cues, by their kind."""
+        tables = {"points": self.points, "parts": self.parts}
+        return {kind: table.source for kind, table in tables.items() if table is not None}
+
+
+def open_cues(method: str, needs: Needs, source: CueSource | None) -> CueTables | None:
+    """Open what a method needs.
+
+    Args:
+        method: its name, for messages.
+        needs: of it.
+        source: where its cues are.
+
+    Returns:
+        `None` if it needs nothing.
+
+    Raises:
+        ConfigError: cues are needed and not given, or are not in the cache.
+        DataError: the cues that are there do not tell what the method needs.
+    """
+    if not needs:
+        return None
+    if source is None:
+        wanted = [
+            ("key points", "--keypoints ESTIMATOR", needs.points),
+            ("part maps", "--masks ESTIMATOR", needs.parts),
+        ]
+        said = " and ".join(name for name, _, need in wanted if need)
+        options = " ".join(option for _, option, need in wanted if need)
+        remedy = f"make them (glimpse cues make DATA --out FOLDER {options}) and name the folder: --cues FOLDER"
+        raise ConfigError(f"method '{method}'", f"learns from {said}, and none are given", remedy)
+    cache = CueCache(source.folder)
+    points = cache.points(source.points) if needs.points is not None else None
+    parts = cache.parts(source.parts) if needs.parts else None
+    if points is not None and needs.points is not None:
+        KeyPoints(np.zeros((0, len(points.says), 3), np.float32), points.says).to(needs.points)
+    if parts is not None:
+        for group in needs.parts:
+            parts.says.rows(group)
+    return CueTables(needs, points, parts)
+
+
+def read_cues(
+    tables: CueTables, samples: Sequence[Sample], crops: Sequence[Tensor]
+) -> tuple[list[CropCues], list[str]]:
+    """Cues of all crops, and what is to be said of those that have none.
+
+    Args:
+        tables: what `open_cues` gave.
+        samples: the crops.
+        crops: the same, decoded: uint8 `[3, h, w]` each.
+
+    Raises:
+        DataError: no crop has cues, a part map is of another size than its crop, or a row of the cache is damaged.
+    """
+    needs, found = tables.needs, []
+    absent = {"key points": 0, "part maps": 0}
+    nobody = 0
+    rows = 0 if needs.points is None else len(needs.points)
+    for sample, crop in zip(samples, crops, strict=True):
+        digest = digest_of(sample.store.read(sample.name))
+        points, size = torch.zeros(rows, 3), (crop.shape[1], crop.shape[2])
+        parts = torch.zeros(len(needs.parts), *size, dtype=torch.uint8)
+        if tables.points is not None and needs.points is not None:
+            people = tables.points.get(digest)
+            target = None if people is None else people.to(needs.points).target()
+            absent["key points"] += people is None
+            nobody += people is not None and target is None
+            if target is not None:
+                points = torch.from_numpy(target.copy())
+        if tables.parts is not None:
+            shown = tables.parts.get(digest)
+            absent["part maps"] += shown is None
+            if shown is not None and shown.size != size:
+                cause = f"the part map by {tables.parts.source} is {shown.size[0]} x {shown.size[1]}, the crop "
+                cause += f"{size[0]} x {size[1]} pixels high and wide"
+                raise DataError(sample.path, cause, "make the maps from these crops")
+            if shown is None:
+                parts.fill_(UNKNOWN)
+            else:
+                for row, group in enumerate(needs.parts):
+                    parts[row] = torch.from_numpy(shown.mask(group))
+        found.append(CropCues(points, parts))
+    notes = []
+    for kind, missing in absent.items():
+        if missing == len(samples):
+            cause = f"none of the {count(missing, 'training crop')} has {kind} in the cache"
+            raise DataError("cues", cause, "make them from the same files: crops are known by their content")
+        if missing:
+            notes.append(f"{count(missing, 'training crop')} of {len(samples):,} without {kind}.")
+    if nobody:
+        notes.append(f"{count(nobody, 'training crop')} of {len(samples):,} in which no person was found.")
+    return found, notes
+
+
+def swaps(needs: Needs) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Rows of points, scores and parts that trade places when a crop is mirrored, for `TransformSettings.swap`."""
+    points = () if needs.points is None else needs.points.swap
+    return {"points": points, "scores": points, "parts": mirror_pairs(needs.parts)}
