@@ -43,7 +43,12 @@ def patches(monkeypatch):
     monkeypatch.setitem(BACKBONES, "osnet_x0_25", Patches)
 
 
-OPTIONS = {"qpm": {"strips": 2, "dim": 16}, "pcb": {"strips": 2, "dim": 8}, "baseline": {}}
+OPTIONS = {
+    "qpm": {"strips": 2, "dim": 16},
+    "pcb": {"strips": 2, "dim": 8},
+    "fpr": {"dim": 16, "bands": 2},
+    "baseline": {},
+}
 SIZE, HALF = (64, 32), (0.5, 0.5, 0.5)
 
 

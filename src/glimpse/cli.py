@@ -47,6 +47,14 @@ err = Console(stderr=True)
 
 Weights = Annotated[str, typer.Option(help="A .safetensors file with its card, or the name of packaged weights.")]
 Data = Annotated[str, typer.Option(help="A dataset as KIND:PATH, such as market1501:Market-1501.zip.")]
+Keypoints = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ESTIMATOR|cache:FOLDER",
+        help="Where key points come from, for methods that search by them: movenet:PATH, onnx:PATH, rtmpose, or the "
+        "folder that `glimpse cues make` filled.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, and say which.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this JSON file.")]
@@ -84,6 +92,7 @@ def search(
     query: Annotated[Path, typer.Option(help="The crop to look for.")],
     gallery: Annotated[Path, typer.Option(help="A folder or zip of crops, or a file written by `glimpse embed`.")],
     weights: Weights = "default",
+    keypoints: Keypoints = None,
     top: Annotated[int, typer.Option(min=1, help="How many hits.")] = 20,
     visible: Annotated[
         str | None,
@@ -101,7 +110,7 @@ def search(
     options = _pairs(option, "--option")
     inputs = [query, gallery, *_beside(gallery), Path(weights), *_beside(weights)]
     _check_outputs([json_file, report], [*inputs, *([Path(visible)] if visible is not None else [])])
-    model = load(weights)
+    model = load(weights, keypoints=keypoints)
     with _progress("embedding the gallery") as advance:
         result = search(
             model, query, gallery, top=top, visible=visible, skip_bad=skip_bad, options=options, progress=advance
@@ -120,6 +129,7 @@ def embed(
     folder: Annotated[Path, typer.Argument(help="A folder or zip of crops.")],
     out_file: Annotated[Path, typer.Option("--out", help="The .safetensors file; the list of crops lies beside it.")],
     weights: Weights = "default",
+    keypoints: Keypoints = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Embed the crops of a folder once, for many searches."""
@@ -132,7 +142,7 @@ def embed(
         raise ConfigError("--out", f"'{out_file}' does not end in .safetensors", "call it crops.safetensors")
     _check_outputs([out_file, listing_path(out_file)], [folder, Path(weights), *_beside(weights)])
     check_overwrite(out_file)
-    model = load(weights)
+    model = load(weights, keypoints=keypoints)
     with _progress("embedding") as advance:
         stored = embed_gallery(model, folder, skip_bad=skip_bad, progress=advance)
     listing = stored.save(out_file)
@@ -149,6 +159,7 @@ def embed(
 def evaluate(
     data: Data,
     weights: Weights = "default",
+    keypoints: Keypoints = None,
     occlude: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND", help="Also cover the queries: object, person or grey; can be repeated."),
@@ -219,7 +230,7 @@ def evaluate(
     dataset = open_dataset(data, skip_bad=skip_bad)
     with _progress("embedding") as advance:
         found = evaluate_dataset(
-            load(weights),
+            load(weights, keypoints=keypoints),
             dataset,
             prompts=read_prompts(prompts) if prompts is not None else None,
             occlusion=plan,

@@ -14,7 +14,7 @@ from importlib import resources
 from itertools import islice, zip_longest
 from operator import length_hint
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, cast, get_args, get_type_hints
 
 import torch
 from PIL import Image
@@ -25,9 +25,13 @@ from torch import Tensor
 from glimpse.backbones import BackboneName, Look, Start, build_backbone, load_start, preprocessing, read_safetensors
 from glimpse.backbones.fast import Precision, folded, in_bfloat16, keep_freed_memory
 from glimpse.backbones.openvino import OpenVino, has_openvino, one_thread
+from glimpse.cues.needs import Cues
+from glimpse.cues.skeleton import Skeleton
+from glimpse.cues.sources import PointSource, Read, open_points
 from glimpse.data import Sample, read_image
 from glimpse.data.images import as_picture
 from glimpse.data.transforms import EvalTransform, Interpolation, Visible
+from glimpse.data.transforms import shown as point_shown
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError, WeightsError, first_problem
 from glimpse.files import atomic, write_text
@@ -103,6 +107,23 @@ Engine = Literal["auto", "torch", "openvino"]
 _MANY = 512
 """Crops from which on compiling the backbone costs less time than it saves."""
 
+
+class _Batch(NamedTuple):
+    """Crops ready for the network: `[n, 3, H, W]`, what of them is visible if one has a prompt, and their cues."""
+
+    images: Tensor
+    shown: Tensor | None
+    cues: Cues | None
+
+
+class _Crop(NamedTuple):
+    """A crop to embed, what of it is the person, and what reads its file, if it is as it lies there."""
+
+    image: Image.Image
+    visible: Visible | None = None
+    read: Read | None = None
+
+
 Edit = Callable[[int, Image.Image], tuple[Image.Image, Visible | None]]
 """Changes crop number i before it is embedded, and may say what of it is visible."""
 
@@ -120,6 +141,7 @@ class Model:
         engine: what runs the backbone: `torch`, `openvino` (on CPU, with the extra `cpu` installed; quicker, after some
             seconds of compiling), or `auto`: OpenVINO, where it can be had, for jobs of 512 crops or more. Crops with
             a prompt always go through torch. Cosines between what the two give of a crop are above 0.999.
+        keypoints: where the key points of crops come from, for methods that need them to search.
 
     Raises:
         ConfigError: there is no such precision or engine, the engine cannot be had, or `batch` is below 1.
@@ -135,6 +157,7 @@ class Model:
         precision: Precision = "auto",
         batch: int = 32,
         engine: Engine = "auto",
+        keypoints: PointSource | None = None,
     ) -> None:
         if precision not in get_args(Precision):
             raise ConfigError(
@@ -160,6 +183,7 @@ class Model:
         self.device = torch.device(device)
         self.batch = batch
         self.bfloat16 = in_bfloat16(precision, device)
+        self.keypoints = keypoints
         self._backbone = folded(method.backbone).to(device).to(memory_format=torch.channels_last)
         self._transform = EvalTransform(card.size, card.mean, card.std, card.interpolation)
 
@@ -213,6 +237,7 @@ class Model:
         Raises:
             DataError: there is no image, one is no picture, there are not as many regions as images, or a region does
                 not fit its crop.
+            ConfigError: the method needs key points and has no source of them.
         """
         rows = list(self._embeddings(_side_by_side(_pictures(images), visible), length_hint(images, _MANY)))
         if not rows:
@@ -237,7 +262,7 @@ class Model:
             raise WeightsError(self.made_by, cause, "train them with `visibility: true`, or choose others")
         rows: list[Tensor] = []
         for batch in self._batches(_side_by_side(_pictures(images), visible)):
-            seen = self._look(*batch).seen
+            seen = self._look(batch).seen
             assert seen is not None
             rows.append(seen.float().cpu())
         if not rows:
@@ -262,11 +287,12 @@ class Model:
 
         Raises:
             DataError: a crop cannot be read (without `skip_bad`), or none can.
+            ConfigError: the method needs key points and has no source of them.
         """
         kept: list[int] = []
         bad: list[DataError] = []
 
-        def crops() -> Iterator[tuple[Image.Image, Visible | None]]:
+        def crops() -> Iterator[_Crop]:
             for row, sample in enumerate(samples):
                 try:
                     image = read_image(sample)
@@ -276,7 +302,8 @@ class Model:
                     bad.append(error)
                     continue
                 kept.append(row)
-                yield edit(row, image) if edit is not None else (image, None)
+                shown, visible = edit(row, image) if edit is not None else (image, None)
+                yield _Crop(shown, visible, partial(sample.store.read, sample.name) if shown is image else None)
 
         rows = []
         for found in self._embeddings(crops(), len(samples)):
@@ -289,16 +316,22 @@ class Model:
             )
         return Embedded(Embedding.cat(rows), kept, bad)
 
-    def _batches(self, crops: Iterator[tuple[Image.Image, Visible | None]]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _batches(self, crops: Iterator[_Crop]) -> Iterator[_Batch]:
         """Read and transform the next batch while the network works on this one."""
+        needs = self.method.needs(self.method.options, "search")
+        if needs.points is not None and self.keypoints is None:
+            cause = f"'{self.card.method}' compares crops by key points, and nothing gives them"
+            remedy = "name an estimator or a cache: --keypoints movenet:PATH, --keypoints cache:FOLDER (keypoints=)"
+            raise ConfigError(self.made_by, cause, remedy)
 
-        def make() -> tuple[Tensor, Tensor | None] | None:
+        def make() -> _Batch | None:
             chunk = list(islice(crops, self.batch))
             if not chunk:
                 return None
-            images, shown = zip(*(self._transform(image, visible) for image, visible in chunk), strict=True)
-            prompted = any(visible is not None for _, visible in chunk)
-            return torch.stack(images), torch.stack(shown) if prompted else None
+            images, shown = zip(*(self._transform(crop.image, crop.visible) for crop in chunk), strict=True)
+            prompted = any(crop.visible is not None for crop in chunk)
+            cues = None if needs.points is None else self._cues(chunk, shown, needs.points)
+            return _Batch(torch.stack(images), torch.stack(shown) if prompted else None, cues)
 
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(make)
@@ -306,35 +339,54 @@ class Model:
                 ahead = reader.submit(make)
                 yield batch
 
-    def _embeddings(self, crops: Iterator[tuple[Image.Image, Visible | None]], count: int) -> Iterator[Embedding]:
+    def _cues(self, crops: Sequence[_Crop], shown: Sequence[Tensor], skeleton: Skeleton) -> Cues:
+        """Key points of the targets, in pixels of the input."""
+        height, width = self.size
+        points, scales = torch.zeros(len(crops), len(skeleton), 3), torch.zeros(len(crops), 2)
+        assert self.keypoints is not None
+        for row, crop in enumerate(crops):
+            across, down = crop.image.size
+            scales[row] = torch.tensor([width / across, height / down])
+            people = self.keypoints(crop.image, crop.read)
+            target = None if people is None else people.to(skeleton).target()
+            if target is not None:
+                points[row] = torch.from_numpy(target)
+                points[row, :, :2] *= scales[row]
+                points[row, :, 2] *= point_shown(points[row], shown[row])
+        return Cues(points, torch.zeros(len(crops), 0, height, width), scales)
+
+    def _embeddings(self, crops: Iterator[_Crop], count: int) -> Iterator[Embedding]:
         """One embedding per batch, in order."""
         batches = self._batches(crops)
         if self.engine == "torch" or (self.engine == "auto" and count < _MANY):
-            yield from (self._finish(self._look(*batch)) for batch in batches)
+            yield from (self._finish(self._look(batch), batch.cues) for batch in batches)
             return
         if self._openvino is None:
             self._openvino = OpenVino(self.method.backbone, self.size, bfloat16=self.bfloat16)
-        ahead: deque[Callable[[], Look]] = deque()
+        ahead: deque[tuple[Callable[[], Look], Cues | None]] = deque()
         with one_thread():
-            for images, shown in batches:
-                ahead.append(self._openvino.start(images) if shown is None else partial(self._look, images, shown))
+            for batch in batches:
+                start = self._openvino.start(batch.images) if batch.shown is None else partial(self._look, batch)
+                ahead.append((start, batch.cues))
                 if len(ahead) == self._openvino.jobs:
-                    yield self._finish(ahead.popleft()())
-            for finish in ahead:
-                yield self._finish(finish())
+                    look, cues = ahead.popleft()
+                    yield self._finish(look(), cues)
+            for look, cues in ahead:
+                yield self._finish(look(), cues)
 
     @torch.inference_mode()
-    def _look(self, images: Tensor, shown: Tensor | None) -> Look:
-        images = images.to(self.device, memory_format=torch.channels_last)
-        seen = None if shown is None or not self.method.knows_prompts else shown.to(self.device)
+    def _look(self, batch: _Batch) -> Look:
+        images = batch.images.to(self.device, memory_format=torch.channels_last)
+        seen = None if batch.shown is None or not self.method.knows_prompts else batch.shown.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             found: Look = self._backbone.look(images, seen)
             return found
 
     @torch.inference_mode()
-    def _finish(self, look: Look) -> Embedding:
+    def _finish(self, look: Look, cues: Cues | None) -> Embedding:
+        cues = None if cues is None else Cues(*(tensor.to(self.device) for tensor in cues))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            outputs = self.method.heads(look.features, look.seen)
+            outputs = self.method.heads(look.features, look.seen, cues)
         embedding = self.method.embed(outputs).to("cpu")
         return Embedding(embedding.tensors, self.made_by)
 
@@ -356,19 +408,16 @@ def _pictures(images: Iterable[Image.Image]) -> Iterator[Image.Image]:
         raise DataError("images", cause, "give a list, such as [image]") from error
 
 
-def _side_by_side(
-    images: Iterable[Image.Image], visible: Iterable[Visible | None] | None
-) -> Iterator[tuple[Image.Image, Visible | None]]:
+def _side_by_side(images: Iterable[Image.Image], visible: Iterable[Visible | None] | None) -> Iterator[_Crop]:
     if visible is None:
-        for image in images:
-            yield image, None
+        yield from map(_Crop, images)
         return
     end = object()
     for row, (one, region) in enumerate(zip_longest(images, visible, fillvalue=end)):
         if one is end or region is end:
             cause = f"has {'fewer' if region is end else 'more'} regions than there are crops (crop {row} is the first)"
             raise DataError("visible", cause, "give a box, a mask or None for each crop")
-        yield cast("tuple[Image.Image, Visible | None]", (one, region))
+        yield _Crop(cast("Image.Image", one), cast("Visible | None", region))
 
 
 def save(method: Method, card: Card, path: str | Path, *, for_search: bool = False) -> None:
@@ -426,6 +475,7 @@ def load(
     precision: Precision = "auto",
     batch: int = 32,
     engine: Engine = "auto",
+    keypoints: str | PointSource | None = None,
 ) -> Model:
     """Load weights.
 
@@ -433,10 +483,13 @@ def load(
         weights: `default` or another name that `glimpse models` lists, or the path of a .safetensors file with its card
             (.json) beside it. The published file of the peer (`osnet_lct_reid.safetensors`) is read without a card.
         device, precision, batch, engine: see `Model`.
+        keypoints: see `Model`; or the text that names a source, such as `movenet:PATH` or `cache:FOLDER`.
 
     Raises:
         WeightsError: there is no such file, it is damaged, or it does not fit its card.
+        ConfigError: `keypoints` names no source.
     """
+    source = open_points(keypoints) if isinstance(keypoints, str) else keypoints
     installed = packaged()
     path = installed.get(str(weights), Path(weights))
     if not path.exists() and path.suffix != ".safetensors":
@@ -467,7 +520,16 @@ def load(
         )
     method.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()}, strict=False)
     name = path.stem if str(weights) in installed else card.method
-    return Model(method, card, f"{name}@{digest[:8]}", device=device, precision=precision, batch=batch, engine=engine)
+    return Model(
+        method,
+        card,
+        f"{name}@{digest[:8]}",
+        device=device,
+        precision=precision,
+        batch=batch,
+        engine=engine,
+        keypoints=source,
+    )
 
 
 def read_card(path: Path) -> Card:

@@ -19,6 +19,7 @@ from glimpse.errors import ConfigError, DataError, EmbeddingError
 from glimpse.matching.cascade import Cascade
 from glimpse.matching.distance import Distance
 from glimpse.matching.kernels import GlobalDistance, PartDistance
+from glimpse.model import Edit
 from glimpse.search import Gallery, SearchRecord, embed_gallery, load_gallery, schema, search
 
 STRIPS = 4
@@ -68,7 +69,7 @@ class ColourModel:
         self,
         samples: Sequence[Sample],
         *,
-        edit: None = None,
+        edit: Edit | None = None,
         skip_bad: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Embedded:
@@ -85,7 +86,8 @@ class ColourModel:
             raise DataError(samples[0].path, "no crop can be read", "check that the path holds images")
         if progress is not None:
             progress(len(kept))
-        return Embedded(self.embed(images), kept, bad)
+        edited = [(image, None) if edit is None else edit(row, image) for row, image in zip(kept, images, strict=True)]
+        return Embedded(self.embed(*zip(*edited, strict=True)), kept, bad)
 
     def distance(self, *, n: int = 0) -> Distance:
         fine = PartDistance(names=NAMES)

@@ -164,6 +164,28 @@ def test_a_training_reads_its_cues_hands_them_on_and_notes_their_source(
     assert "10 training crops of 24 in which no person was found." in trained.notes
 
 
+def test_a_stage_with_a_method_of_its_own_gets_its_own_groups(
+    small: Any, people: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Legs(Guided):
+        name = "legs"
+
+        @classmethod
+        def needs(cls, options: BaseModel, when: str) -> Needs:
+            return Needs(parts=("left_leg",)) if when == "train" else Needs()
+
+    monkeypatch.setitem(METHODS, "legs", Legs)  # type: ignore[arg-type]
+    source = fill(tmp_path / "cues", people)
+    rate = {"optimiser": {"lr": 1e-4}}
+    stages = [{"epochs": 1, "name": "legs", "method": "legs", **rate}, {"epochs": 1, "name": "all", **rate}]
+    train(small("guided", stages), people, tmp_path / "run", cues=source, progress=False)
+    first, *_, last = [one for one in given if one is not None]
+    assert first.parts.shape[1] == 1
+    assert bool(first.parts.any())
+    assert last.parts.shape[1] == 3
+    assert not last.parts[:, 2].any()  # nobody has a right leg there
+
+
 def test_missing_cues_are_said_before_the_data_is_opened(small: Any, tmp_path: Path) -> None:
     message = (
         r"method 'guided': learns from key points and part maps, and none are given\. Remedy: make them \(glimpse cues "

@@ -17,6 +17,7 @@ from glimpse.matching.kernels import (
     unit_vectors,
 )
 from glimpse.matching.ranking import Ranking, distance_rows, top_k
+from glimpse.matching.reconstruction import ReconstructionDistance, reconstruction_distance
 
 __all__ = [
     "EPS",
@@ -31,11 +32,13 @@ __all__ = [
     "PartDistance",
     "PartMatch",
     "Ranking",
+    "ReconstructionDistance",
     "cosine_distance",
     "distance_rows",
     "pair_global_distance",
     "pair_global_vectors",
     "part_distance",
+    "reconstruction_distance",
     "smallest",
     "top_k",
     "unit_vectors",

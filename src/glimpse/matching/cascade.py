@@ -10,7 +10,8 @@ from torch import Tensor
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError
 from glimpse.matching.distance import Distance, Explanation
-from glimpse.matching.kernels import WORKSPACE_BYTES, Bounded, _check_index, _slices, farthest, prepare_for
+from glimpse.matching.kernels import WORKSPACE_BYTES, Bounded, farthest, prepare_for
+from glimpse.matching.operands import check_index, slices
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ class Cascade:
 
         `gallery` is the whole gallery, and the coarse distance to all of it is computed, some queries at a time.
         """
-        index = _check_index(query, gallery, index)
+        index = check_index(query, gallery, index)
         query, gallery = self.prepare(query), self.prepare(gallery)
         step = max(1, WORKSPACE_BYTES // (4 * 4 * max(1, len(gallery))))
-        rows = [self.matrix(query[part], gallery).gather(1, index[part]) for part in _slices(len(query), step)]
+        rows = [self.matrix(query[part], gallery).gather(1, index[part]) for part in slices(len(query), step)]
         return torch.cat(rows) if rows else torch.empty(index.shape, device=index.device)
 
     def explain(self, query: Embedding, gallery: Embedding) -> Explanation:

@@ -8,8 +8,7 @@ training losses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -19,6 +18,18 @@ from torch import Tensor
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, EmbeddingError
 from glimpse.matching.distance import Distance, Explanation, PartMatch
+from glimpse.matching.operands import (
+    REMEDY,
+    called,
+    check_index,
+    fitting,
+    in_float32,
+    one_row,
+    only,
+    slices,
+    tensor_of,
+    weights_of,
+)
 
 EPS = 1e-6
 """A pair whose pair weights sum to no more than this shares no part."""
@@ -27,7 +38,6 @@ WORKSPACE_BYTES = 64 << 20
 """What a kernel may take for its own temporaries, besides those of the size of its result."""
 
 _TINY = 1e-30
-_REMEDY = "match with the distance of the method that made it"
 
 Combine = Literal["product", "sqrt_product"]
 
@@ -49,7 +59,7 @@ def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
     >>> cosine_distance(torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]))
     tensor([[0., 1., 2.]])
     """
-    with _float32(query):
+    with in_float32(query):
         return (1.0 - unit_vectors(query) @ unit_vectors(gallery).T).clamp(0.0, 2.0)
 
 
@@ -83,7 +93,7 @@ def part_distance(
     >>> part_distance(parts, one, other, one), part_distance(parts, torch.tensor([[1.0, 0.0]]), other, one)
     (tensor([[1.]]), tensor([[0.]]))
     """
-    with _float32(q_parts):
+    with in_float32(q_parts):
         q_pair, g_pair = _pair_weights(q_weights, combine), _pair_weights(g_weights, combine)
         q_scaled = (q_pair[..., None] * unit_vectors(q_parts)).flatten(1)
         g_scaled = (g_pair[..., None] * unit_vectors(g_parts)).flatten(1)
@@ -112,7 +122,7 @@ def pair_global_vectors(
     >>> h_q, h_g
     (tensor([[[1., 0.]]]), tensor([[[2., 0.]]]))
     """
-    with _float32(q_globals):
+    with in_float32(q_globals):
         pair = q_weights.float()[:, None] * g_weights.float()[None]  # [q, g, k]
         pair = pair / pair.sum(-1, keepdim=True).clamp(min=EPS)
         h_q = pair @ q_globals.float()  # [q, g, k] @ [q, k, d]
@@ -125,7 +135,7 @@ def pair_global_distance(q_globals: Tensor, q_weights: Tensor, g_globals: Tensor
 
     It holds `[q, g, d]`: for pairs of a batch, not for a gallery. A pair that shares no part is at 2.
     """
-    with _float32(q_globals):
+    with in_float32(q_globals):
         h_q, h_g = pair_global_vectors(q_globals, q_weights, g_globals, g_weights)
         shared = q_weights.float() @ g_weights.float().T > EPS
         cosine = (unit_vectors(h_q) * unit_vectors(h_g)).sum(-1)
@@ -237,17 +247,17 @@ class PartDistance:
         """
         keep = (self._unit, self._pair) if self._pair else (self._unit,)
         ready = self._unit in embedding.names
-        parts = embedding[self._unit] if ready else _read(embedding, self.parts, 3, "[n, k, d]")
+        parts = embedding[self._unit] if ready else tensor_of(embedding, self.parts, 3, "[n, k, d]")
         if self.names is not None and len(self.names) != parts.shape[1]:
             raise EmbeddingError(
-                _who(embedding), f"'{self.parts}' has {parts.shape[1]} parts, the distance {len(self.names)}", _REMEDY
+                called(embedding), f"'{self.parts}' has {parts.shape[1]} parts, the distance {len(self.names)}", REMEDY
             )
         if ready:
-            return _only(embedding, keep)
+            return only(embedding, keep)
         scaled = unit_vectors(parts)
         tensors = {}
         if self.weights is not None and self._pair is not None:
-            pair = _pair_weights(_read_weights(embedding, self.weights, self.parts), self.combine)
+            pair = _pair_weights(weights_of(embedding, self.weights, self.parts), self.combine)
             scaled *= pair[..., None]
             tensors[self._pair] = pair
         return Embedding({self._unit: scaled.to(self.compute), **tensors}, embedding.made_by)
@@ -258,7 +268,7 @@ class PartDistance:
         Raises:
             EmbeddingError: an embedding has not what the distance reads, or the two do not fit each other.
         """
-        query, gallery = _fit(self, query, gallery)
+        query, gallery = fitting(self, query, gallery)
         q_scaled, g_scaled = query[self._unit], gallery[self._unit]  # [q, k, d], [g, k, d]
         products = _product(q_scaled.flatten(1), g_scaled.flatten(1), self.compute)
         k = q_scaled.shape[1]
@@ -273,8 +283,8 @@ class PartDistance:
         Raises:
             EmbeddingError: as `matrix`; or `index` is not `[q, n]` or points outside the gallery.
         """
-        query, gallery = _fit(self, query, gallery)
-        index = _check_index(query, gallery, index)
+        query, gallery = fitting(self, query, gallery)
+        index = check_index(query, gallery, index)
         q_scaled, g_scaled = query[self._unit], gallery[self._unit].flatten(1)
         k = q_scaled.shape[1]
 
@@ -295,8 +305,8 @@ class PartDistance:
         Raises:
             EmbeddingError: as `matrix`; or one of them has not exactly one row.
         """
-        _one_row(query, gallery)
-        query, gallery = _fit(self, query, gallery)
+        one_row(query, gallery)
+        query, gallery = fitting(self, query, gallery)
         q_scaled, g_scaled = query[self._unit][0].float(), gallery[self._unit][0].float()  # [k, d]
         ones = q_scaled.new_ones(len(q_scaled))
         q_pair, g_pair = (ones, ones) if self._pair is None else (query[self._pair][0], gallery[self._pair][0])
@@ -369,8 +379,8 @@ class GlobalDistance:
             EmbeddingError: the tensor is missing, of the wrong shape or not finite.
         """
         if self._unit in embedding.names:
-            return _only(embedding, (self._unit,))
-        return Embedding({self._unit: unit_vectors(_read(embedding, self.vectors, 2, "[n, d]"))}, embedding.made_by)
+            return only(embedding, (self._unit,))
+        return Embedding({self._unit: unit_vectors(tensor_of(embedding, self.vectors, 2, "[n, d]"))}, embedding.made_by)
 
     def matrix(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Distances of all pairs, `[q, g]`.
@@ -378,7 +388,7 @@ class GlobalDistance:
         Raises:
             EmbeddingError: an embedding has not what the distance reads, or the two do not fit each other.
         """
-        query, gallery = _fit(self, query, gallery)
+        query, gallery = fitting(self, query, gallery)
         return (1.0 - _product(query[self._unit], gallery[self._unit], torch.float32)).clamp_(0.0, 2.0)
 
     def candidates(self, query: Embedding, gallery: Embedding, index: Tensor) -> Tensor:
@@ -387,8 +397,8 @@ class GlobalDistance:
         Raises:
             EmbeddingError: as `matrix`; or `index` is not `[q, n]` or points outside the gallery.
         """
-        query, gallery = _fit(self, query, gallery)
-        index = _check_index(query, gallery, index)
+        query, gallery = fitting(self, query, gallery)
+        index = check_index(query, gallery, index)
         q_unit, g_unit = query[self._unit], gallery[self._unit]
         block = lambda rows: (1.0 - _dot(g_unit[index[rows]], q_unit[rows])).clamp_(0.0, 2.0)  # noqa: E731
         return _by_rows(block, index, g_unit.shape[1])
@@ -399,7 +409,7 @@ class GlobalDistance:
         Raises:
             EmbeddingError: as `matrix`; or one of them has not exactly one row.
         """
-        _one_row(query, gallery)
+        one_row(query, gallery)
         distance = float(self.matrix(query, gallery))
         return Explanation(distance, (PartMatch(self.name, distance, 1.0, 1.0, 1.0),))
 
@@ -454,9 +464,9 @@ class PairGlobalDistance:
         """
         keep = (self._scaled, self._pair)
         if self._scaled in embedding.names:
-            return _only(embedding, keep)
-        parts = _read(embedding, self.parts, 3, "[n, k, d]")
-        weights = _read_weights(embedding, self.weights, self.parts)
+            return only(embedding, keep)
+        parts = tensor_of(embedding, self.parts, 3, "[n, k, d]")
+        weights = weights_of(embedding, self.weights, self.parts)
         scaled = unit_vectors(parts.flatten(1)).view(parts.shape) * math.sqrt(max(parts.shape[1], 1))
         return Embedding({self._scaled: scaled, self._pair: _pair_weights(weights, "product")}, embedding.made_by)
 
@@ -466,14 +476,14 @@ class PairGlobalDistance:
         Raises:
             EmbeddingError: an embedding has not what the distance reads, or the two do not fit each other.
         """
-        query, gallery = _fit(self, query, gallery)
+        query, gallery = fitting(self, query, gallery)
         k, d = query[self._scaled].shape[1:]
         out = torch.empty(len(query), len(gallery), device=query.device)
         step = max(1, WORKSPACE_BYTES // (3 * 4 * k * k * d))
-        with _float32(out):
-            for g_rows in _slices(len(gallery), step):
+        with in_float32(out):
+            for g_rows in slices(len(gallery), step):
                 g_side = self._expand(gallery[g_rows], swap=True)
-                for q_rows in _slices(len(query), step):
+                for q_rows in slices(len(query), step):
                     q_side = self._expand(query[q_rows], swap=False)
                     out[q_rows, g_rows] = self._from_products(*(a @ b.T for a, b in zip(q_side, g_side, strict=True)))
         return out
@@ -502,8 +512,8 @@ class PairGlobalDistance:
         Raises:
             EmbeddingError: as `matrix`; or `index` is not `[q, n]` or points outside the gallery.
         """
-        query, gallery = _fit(self, query, gallery)
-        index = _check_index(query, gallery, index)
+        query, gallery = fitting(self, query, gallery)
+        index = check_index(query, gallery, index)
         k, d = query[self._scaled].shape[1:]
 
         def block(rows: slice) -> Tensor:
@@ -514,7 +524,7 @@ class PairGlobalDistance:
             h_g = (pair[:, :, None] @ g)[:, :, 0]
             return self._from_products((h_q * h_g).sum(-1), h_q.square().sum(-1), h_g.square().sum(-1), pair.sum(-1))
 
-        with _float32(index):
+        with in_float32(index):
             return _by_rows(block, index, (k + 2) * d)
 
     def explain(self, query: Embedding, gallery: Embedding) -> Explanation:
@@ -523,8 +533,8 @@ class PairGlobalDistance:
         Raises:
             EmbeddingError: as `matrix`; or one of them has not exactly one row.
         """
-        _one_row(query, gallery)
-        query, gallery = _fit(self, query, gallery)
+        one_row(query, gallery)
+        query, gallery = fitting(self, query, gallery)
         distance = float(self.matrix(query, gallery))
         q_pair, g_pair = query[self._pair].float(), gallery[self._pair].float()
         shared = float((q_pair * g_pair).sum()) > EPS
@@ -647,35 +657,26 @@ def _pair_weights(weights: Tensor, combine: Combine) -> Tensor:
     return torch.where(there, torch.where(there, weights, 1.0).sqrt(), 0.0)
 
 
-def _float32(x: Tensor) -> AbstractContextManager[None]:
-    """No autocast: distances are small differences of large sums."""
-    return torch.autocast(x.device.type, enabled=False)
-
-
 def _product(a: Tensor, b: Tensor, compute: torch.dtype) -> Tensor:
     """`a b'` as `[q, g]` float32, from any floating type; `b` is converted block by block."""
-    with _float32(a):
+    with in_float32(a):
         a = a.to(compute)
         step = len(b) if b.dtype == compute else WORKSPACE_BYTES // (4 * max(1, b.shape[1]))
-        products = [(a @ b[rows].to(compute).T).float() for rows in _slices(len(b), max(1, step))]
+        products = [(a @ b[rows].to(compute).T).float() for rows in slices(len(b), max(1, step))]
         return products[0] if len(products) == 1 else torch.cat([a.new_empty(len(a), 0).float(), *products], 1)
 
 
 def _dot(picked: Tensor, query: Tensor) -> Tensor:
     """Inner products of `[b, n, d]` and `[b, d]`, `[b, n]` float32."""
-    with _float32(query):
+    with in_float32(query):
         return (picked.float() @ query.float()[..., None])[..., 0]
 
 
 def _by_rows(block: Callable[[slice], Tensor], index: Tensor, width: int) -> Tensor:
     """`block(rows)` for as many queries at once as the workspace holds (`width` numbers per candidate)."""
     step = max(1, WORKSPACE_BYTES // (2 * 4 * max(1, index.shape[1] * width)))
-    blocks = [block(rows) for rows in _slices(len(index), step)]
+    blocks = [block(rows) for rows in slices(len(index), step)]
     return torch.cat(blocks) if blocks else torch.empty(index.shape, device=index.device)
-
-
-def _slices(n: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def _with_share(match: PartMatch, share: float) -> PartMatch:
@@ -688,86 +689,3 @@ def _shares_to_one(matches: Sequence[PartMatch]) -> list[PartMatch]:
 
 
 # ---------------------------------------------------------------- what embeddings have to be
-
-
-def _who(embedding: Embedding) -> str:
-    return f"embedding (made by {embedding.made_by})" if embedding.made_by else "embedding"
-
-
-def _only(embedding: Embedding, names: tuple[str, ...]) -> Embedding:
-    if embedding.names == names:
-        return embedding
-    return Embedding({name: embedding[name] for name in names}, embedding.made_by)
-
-
-def _read(embedding: Embedding, name: str, ndim: int, shape: str) -> Tensor:
-    tensor = embedding[name]
-    if tensor.ndim != ndim or 0 in tensor.shape[1:]:
-        raise EmbeddingError(_who(embedding), f"'{name}' is {list(tensor.shape)} instead of {shape}", _REMEDY)
-    if tensor.is_floating_point():
-        bad = (~tensor.isfinite()).flatten(1).any(1).nonzero()
-        if len(bad):
-            raise EmbeddingError(
-                _who(embedding),
-                f"'{name}' is not finite in row {int(bad[0])} ({len(bad)} of {len(tensor)} rows)",
-                "check the weights and the crops that it was made with",
-            )
-    return tensor
-
-
-def _read_weights(embedding: Embedding, name: str, parts: str) -> Tensor:
-    weights = _read(embedding, name, 2, "[n, k]")
-    if weights.shape[1] != embedding[parts].shape[1]:
-        raise EmbeddingError(
-            _who(embedding),
-            f"'{name}' has {weights.shape[1]} columns, but '{parts}' has {embedding[parts].shape[1]} parts",
-            "give one weight per part",
-        )
-    if bool(((weights < 0) | (weights > 1)).any()):
-        raise EmbeddingError(_who(embedding), f"'{name}' has values outside [0, 1]", "clip the weights")
-    return weights
-
-
-def _fit(distance: Distance, query: Embedding, gallery: Embedding) -> tuple[Embedding, Embedding]:
-    """Both embeddings prepared, or an error if they cannot be compared."""
-    if query.made_by and gallery.made_by and query.made_by != gallery.made_by:
-        raise EmbeddingError(
-            "embedding",
-            f"query and gallery were made by different weights ('{query.made_by}' and '{gallery.made_by}')",
-            "embed both with the same weights",
-        )
-    if query.device != gallery.device:
-        raise EmbeddingError(
-            "embedding", f"query is on {query.device} and gallery on {gallery.device}", "move one of them with `to`"
-        )
-    query, gallery = distance.prepare(query), distance.prepare(gallery)
-    for name in query.names:
-        if query[name].shape[1:] != gallery[name].shape[1:]:
-            raise EmbeddingError(
-                _who(gallery),
-                f"'{name}' has rows of {list(gallery[name].shape[1:])}, those of the query have "
-                f"{list(query[name].shape[1:])}",
-                "embed both with the same weights",
-            )
-    return query, gallery
-
-
-def _check_index(query: Embedding, gallery: Embedding, index: Tensor) -> Tensor:
-    if index.ndim != 2 or len(index) != len(query) or index.is_floating_point():
-        raise EmbeddingError(
-            "index", f"is {index.dtype} {list(index.shape)} for {len(query)} queries", "give whole numbers [q, n]"
-        )
-    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(gallery)):
-        raise EmbeddingError(
-            "index",
-            f"has rows {int(index.min())} to {int(index.max())}, but the gallery has {len(gallery)}",
-            "use row numbers of this gallery",
-        )
-    return index.to(device=gallery.device, dtype=torch.int64)
-
-
-def _one_row(query: Embedding, gallery: Embedding) -> None:
-    if len(query) != 1 or len(gallery) != 1:
-        raise EmbeddingError(
-            "embedding", f"{len(query)} queries and {len(gallery)} gallery crops", "explain one pair at a time"
-        )

@@ -12,7 +12,7 @@ from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError
 from glimpse.matching.cascade import Cascade, smallest
 from glimpse.matching.distance import Distance
-from glimpse.matching.kernels import _slices
+from glimpse.matching.operands import slices
 
 # Tensors of the size of a block of distances that a kernel holds at a time.
 _TEMPORARIES = 6
@@ -74,7 +74,7 @@ def distance_rows(
     per_query = 4 * (2 * len(gallery) + _TEMPORARIES * min(gallery_block, len(gallery)))
     if isinstance(distance, Cascade):
         per_query += 32 * len(gallery)  # masks and columns of the shortlist
-    for rows in _slices(len(query), max(1, max_bytes // max(1, per_query))):
+    for rows in slices(len(query), max(1, max_bytes // max(1, per_query))):
         yield rows, _rows(distance, query[rows], gallery, gallery_block)
 
 
@@ -84,7 +84,7 @@ def _rows(distance: Distance, query: Embedding, gallery: Embedding, gallery_bloc
     if len(gallery) <= gallery_block:
         return distance.matrix(query, gallery)
     out = torch.empty(len(query), len(gallery), device=query.device)
-    for columns in _slices(len(gallery), gallery_block):
+    for columns in slices(len(gallery), gallery_block):
         out[:, columns] = distance.matrix(query, gallery[columns])
     return out
 
@@ -129,7 +129,7 @@ def top_k(
     per_query = 4 * _TEMPORARIES * min(gallery_block, max(1, len(gallery))) + 48 * min(k, max(1, len(gallery)))
     found = [
         _top_k(distance, query[rows], gallery, k, gallery_block)
-        for rows in _slices(len(query), max(1, max_bytes // per_query))
+        for rows in slices(len(query), max(1, max_bytes // per_query))
     ]
     if not found:
         return Ranking(*smallest(torch.empty(0, len(gallery), device=gallery.device), k))
@@ -148,7 +148,7 @@ def _top_k(distance: Distance, query: Embedding, gallery: Embedding, k: int, gal
         values, order = values.sort(dim=1, stable=True)
         return Ranking(values[:, :k], index.gather(1, order)[:, :k])
     best = Ranking(*smallest(torch.empty(len(query), 0, device=query.device), k))
-    for columns in _slices(len(gallery), gallery_block):
+    for columns in slices(len(gallery), gallery_block):
         values, index = smallest(distance.matrix(query, gallery[columns]), k)
         if not best.index.shape[1]:
             best = Ranking(values, index)

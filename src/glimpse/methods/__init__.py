@@ -3,20 +3,23 @@
 from collections.abc import Mapping
 
 from glimpse.methods.baseline import Baseline, BaselineOptions
+from glimpse.methods.fpr import FPR, FPROptions
 from glimpse.methods.method import Method, Outputs, Region
 from glimpse.methods.pcb import PCB, PCBOptions
 from glimpse.methods.peer import Peer, PeerOptions
 from glimpse.methods.qpm import QPM, QPMOptions
 
-METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, QPM, Peer)}
+METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, QPM, FPR, Peer)}
 """Methods by name."""
 
 __all__ = [
+    "FPR",
     "METHODS",
     "PCB",
     "QPM",
     "Baseline",
     "BaselineOptions",
+    "FPROptions",
     "Method",
     "Outputs",
     "PCBOptions",

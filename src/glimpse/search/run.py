@@ -15,6 +15,7 @@ from PIL import Image
 from glimpse.data.images import as_picture, read_image
 from glimpse.data.samples import Sample
 from glimpse.data.stores import FolderStore
+from glimpse.data.transforms import Visible
 from glimpse.data.visible import Prompt, read_visible
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError, EmbeddingError
@@ -111,7 +112,10 @@ def search(
     ]
     stored = _open(model, gallery, skip_bad, progress)
     stored = replace(stored, embedding=distance.prepare(stored.embedding))
-    embedded = [distance.prepare(model.embed([image], [prompt])) for image, prompt in zip(images, shown, strict=True)]
+    embedded = [
+        distance.prepare(_embed(model, each, image, prompt))
+        for each, image, prompt in zip(queries, images, shown, strict=True)
+    ]
     results = [
         replace(_result(distance, each, row, stored, top), image=image, visible=prompt)
         for each, image, prompt, row in zip(queries, images, shown, embedded, strict=True)
@@ -153,6 +157,14 @@ def _read(query: Query) -> Image.Image:
         # Crops of a gallery can be skipped, the query cannot.
         remedy = "give another picture as the query" if "skip" in error.remedy else error.remedy
         raise DataError(error.where, error.cause, remedy) from error
+
+
+def _embed(model: Model, query: Query, image: Image.Image, visible: Visible | None) -> Embedding:
+    """The query's embedding; as a sample where it has a file, by which its cues may be known."""
+    if isinstance(query, (Image.Image, np.ndarray)):
+        return model.embed([image], [visible])
+    sample = query if isinstance(query, Sample) else _sample(query)
+    return model.embed_samples([sample], edit=lambda _, read: (read, visible)).embedding
 
 
 def _sample(path: str | Path) -> Sample:

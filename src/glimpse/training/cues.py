@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from glimpse.cues.cache import CueCache, CueTable, digest_of
 from glimpse.cues.needs import Needs
-from glimpse.cues.parts import PartMap, PartScheme
+from glimpse.cues.parts import Mask, PartMap, PartScheme
 from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import Skeleton, mirror_pairs
+from glimpse.cues.sources import Read
 from glimpse.data import Sample
+from glimpse.data.transforms import shown
 from glimpse.data.words import count
 from glimpse.errors import ConfigError, DataError
 from glimpse.training.crops import UNKNOWN, CropCues
@@ -116,17 +119,17 @@ def read_cues(
             if target is not None:
                 points = torch.from_numpy(target.copy())
         if tables.parts is not None:
-            shown = tables.parts.get(digest)
-            absent["part maps"] += shown is None
-            if shown is not None and shown.size != size:
-                cause = f"the part map by {tables.parts.source} is {shown.size[0]} x {shown.size[1]}, the crop "
+            labels = tables.parts.get(digest)
+            absent["part maps"] += labels is None
+            if labels is not None and labels.size != size:
+                cause = f"the part map by {tables.parts.source} is {labels.size[0]} x {labels.size[1]}, the crop "
                 cause += f"{size[0]} x {size[1]} pixels high and wide"
                 raise DataError(sample.path, cause, "make the maps from these crops")
-            if shown is None:
+            if labels is None:
                 parts.fill_(UNKNOWN)
             else:
                 for row, group in enumerate(needs.parts):
-                    parts[row] = torch.from_numpy(shown.mask(group))
+                    parts[row] = torch.from_numpy(labels.mask(group))
         found.append(CropCues(points, parts))
     notes = []
     for kind, missing in absent.items():
@@ -144,3 +147,33 @@ def swaps(needs: Needs) -> dict[str, tuple[tuple[int, int], ...]]:
     """Rows of points, scores and parts that trade places when a crop is mirrored, for `TransformSettings.swap`."""
     points = () if needs.points is None else needs.points.swap
     return {"points": points, "scores": points, "parts": mirror_pairs(needs.parts)}
+
+
+class HeldOutPoints:
+    """Key points for validation: those of the cache; where a crop is covered, those of them that still show, as an
+    estimator that is never deceived would find them.
+
+    Args:
+        table: key points of the clear crops.
+    """
+
+    def __init__(self, table: CueTable[KeyPoints, Skeleton]) -> None:
+        self.table = table
+        self._covered: dict[int, tuple[Sample, Mask]] = {}  # by the identity of the picture, until it is asked for
+
+    def cover(self, image: Image.Image, sample: Sample, visible: Mask) -> None:
+        """Note that `image` is the crop `sample`, of which only `visible` `[h, w]` shows."""
+        self._covered[id(image)] = sample, visible
+
+    def __call__(self, image: Image.Image, read: Read | None) -> KeyPoints | None:
+        """See `PointSource`."""
+        if read is not None:
+            return self.table.get(digest_of(read()))
+        sample, visible = self._covered.pop(id(image))
+        people = self.table.get(digest_of(sample.store.read(sample.name)))
+        if people is None:
+            return None
+        values = people.values.copy()
+        for person in values:
+            person[:, 2] *= shown(torch.from_numpy(person[:, :2]), torch.from_numpy(visible).float()).numpy()
+        return KeyPoints(values, people.skeleton)

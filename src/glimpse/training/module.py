@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glimpse.backbones import Look, to_cells
-from glimpse.cues.needs import Cues
+from glimpse.cues.needs import Cues, Needs
 from glimpse.errors import ConfigError
 from glimpse.methods import Method, Outputs
 from glimpse.training.crops import Batch, give_prompts
@@ -45,6 +45,7 @@ class StageModule(lightning.LightningModule):
         compiled: whether torch compiles the backbone.
         on_best: called when a validation beats all before it.
         seed: of prompts and dropout.
+        cues: those that batches carry, of which the method gets its own part groups.
     """
 
     def __init__(
@@ -59,9 +60,12 @@ class StageModule(lightning.LightningModule):
         compiled: bool = False,
         on_best: Callable[[Method, dict[str, float]], None] | None = None,
         seed: int = 0,
+        cues: Needs | None = None,
     ) -> None:
         super().__init__()
         self.method = method
+        own = method.needs(method.options, "train").parts
+        self._groups = [cues.parts.index(group) for group in own] if cues is not None else []
         self.stage = stage
         self.anchors = anchors
         self.teacher = teacher
@@ -160,6 +164,8 @@ class StageModule(lightning.LightningModule):
             pids, rows = gathered(pids), gathered(rows)
             shown = None if shown is None else gathered(shown)
             cues = None if cues is None else Cues(*map(gathered, cues))
+        if cues is not None:
+            cues = cues._replace(parts=cues.parts[:, self._groups])
         if shown is not None and bool((shown == 1).all()):
             shown = None
         # Every process draws the same dropout on the gathered maps.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import lightning
 import torch
@@ -37,11 +37,12 @@ from glimpse.errors import ConfigError, DataError, WeightsError
 from glimpse.evaluation import evaluate
 from glimpse.files import atomic, write_text
 from glimpse.methods import METHODS, Method
+from glimpse.methods.method import When
 from glimpse.model import Card, Model, load, packaged, read_card, save
 from glimpse.provenance import commit
 from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
 from glimpse.training.crops import CropCues, CropDataset, Seeded, read_crops
-from glimpse.training.cues import CueSource, CueTables, open_cues, read_cues, swaps
+from glimpse.training.cues import CueSource, CueTables, HeldOutPoints, open_cues, read_cues, swaps
 from glimpse.training.maps import MapDataset, MapPass, Maps
 from glimpse.training.module import StageModule, Validate, frozen_modules, mixed_seed
 from glimpse.training.processes import Place, launch
@@ -112,11 +113,12 @@ def train(
 
 
 def _needs(recipe: Recipe) -> Needs:
-    """What the method, and those of the stages that have their own, learn from."""
+    """What the method, and those of the stages that have their own, learn from, and are validated with."""
     needs = Needs()
     for name, options in ((recipe.method, recipe.options), *((s.method, s.options) for s in recipe.stages if s.method)):
         kind = METHODS[name]
-        needs |= kind.needs(kind.Options(**options), "train")
+        for when in get_args(When) if recipe.validation.identities else ("train",):
+            needs |= kind.needs(kind.Options(**options), when)
     return needs
 
 
@@ -360,6 +362,7 @@ class _Training:
             if last
             else None,
             seed=mixed_seed(self.recipe.seed, number),
+            cues=self.asked.cues.needs if self.asked.cues is not None else None,
         )
         reader = folder / "reader.safetensors"
         if module.reader is not None and stage.method is None:
@@ -476,18 +479,29 @@ class _Training:
         assert held is not None
         sources = self.crops.crops[:: max(1, len(self.crops.crops) // 200)]
         kinds: tuple[Kind, ...] = ("object", "grey")
+        tables = self.asked.cues
+        points = HeldOutPoints(tables.points) if tables is not None and tables.points is not None else None
 
         def edit(row: int, image: Any) -> Any:
             kind, side, fraction = kinds[row % 2], SIDES[(row // 2) % 4], (0.4, 0.6)[(row // 8) % 2]
-            occluder = Occluder(kind, side, fraction, sources, self.recipe.seed)
-            return occluder.edit(row, image)[0], None
+            covered, visible = Occluder(kind, side, fraction, sources, self.recipe.seed).edit(row, image)
+            if points is not None:
+                points.cover(covered, held.query[row], visible)
+            return covered, None
 
         def measure(method: Method) -> dict[str, float]:
             device = next(method.parameters()).device
             card = self._card({}, method)
             # By torch: the weights are others each time, and another engine would compile them anew.
-            made = copy.deepcopy(method)
-            model = Model(made, card, "validation", device=device, precision=self.recipe.precision, engine="torch")
+            model = Model(
+                copy.deepcopy(method),
+                card,
+                "validation",
+                device=device,
+                precision=self.recipe.precision,
+                engine="torch",
+                keypoints=points,
+            )
             gallery = model.embed_samples(held.gallery, skip_bad=True)
             relevance_gallery = [held.gallery[row] for row in gallery.kept]
             found: dict[str, float] = {}
