@@ -338,7 +338,9 @@ def test_prompts_belong_to_their_crop(method, patches):
         same(mixed[row], model.embed(CROPS[:1], [box]), atol=1e-5)
     assert any((mixed[0][name] - mixed[1][name]).abs().max() > 0.01 for name in mixed.names)
     if "weights" in mixed.names:
-        assert mixed["weights"][1, 1] < 0.1 * mixed["weights"][0, 1]
+        # Windows of FPR reach over the edges of its bands.
+        left = 0.25 if method == "fpr" else 0.1
+        assert mixed["weights"][1, 1] < left * mixed["weights"][0, 1]
 
 
 def test_what_a_prompt_hides_is_not_seen(patches):
