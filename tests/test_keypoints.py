@@ -143,3 +143,24 @@ def test_a_search_by_cached_points(tmp_path: Path) -> None:
     model = glimpse.load(tmp_path / "posed.safetensors", keypoints=f"cache:{tmp_path / 'cues'}")
     result = search(model, tmp_path / "crops" / "0.png", tmp_path / "crops")
     assert [Path(hit.path).name for hit in result.hits] == ["2.png", "1.png"]
+
+
+def standing(image: Image.Image, read: Any = None) -> KeyPoints:
+    """Somebody whose head and shoulders show, and nothing below."""
+    values = np.zeros((1, 17, 3), np.float32)
+    values[0, :7] = image.width / 2, image.height / 10, 0.9
+    return KeyPoints(values, COCO_17)
+
+
+def test_pgfa_weighs_the_parts_in_which_points_were_found(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = card().model_copy(update={"method": "pgfa", "options": {"strips": 4, "dim": 8}, "ids": 3})
+    save(build(made), made, tmp_path / "pgfa.safetensors", for_search=True)
+    model = glimpse.load(tmp_path / "pgfa.safetensors", precision="float32", keypoints=standing)
+    assert model.embed([crop()])["weights"].tolist() == [[1.0, 0.0, 0.0, 0.0, 1.0]]
+    model.keypoints = corner  # nobody in a black crop: nothing is known of it
+    assert model.embed([crop(0)])["weights"].tolist() == [[1.0] * 5]
+    samples = folder(tmp_path / "crops")
+    model.keypoints = standing
+    result = search(model, samples[1], samples)
+    assert result.hits[0].not_compared == ("strip 2", "strip 3", "strip 4")

@@ -37,7 +37,7 @@ def shown(bottom: int, n: int = 2) -> torch.Tensor:
 
 def test_methods_are_found_by_their_own_names():
     assert {name: kind.name for name, kind in METHODS.items()} == {
-        n: n for n in ("baseline", "pcb", "qpm", "fpr", "peer")
+        n: n for n in ("baseline", "pcb", "pgfa", "qpm", "fpr", "peer")
     }
 
 
@@ -187,7 +187,7 @@ class Wide(Backbone):
 
 
 def test_peer_is_not_trained_here():
-    with pytest.raises(ConfigError, match=r"method 'peer': is not trained here\. Remedy: train baseline, pcb or qpm"):
+    with pytest.raises(ConfigError, match=r"'peer': is not trained here\. Remedy: train another method from its"):
         Peer(Wide(), 0).losses({}, PIDS)
 
 

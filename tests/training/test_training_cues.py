@@ -17,14 +17,14 @@ from glimpse.cues.needs import Cues, Needs
 from glimpse.cues.parts import LIP_20, PERSON, PartMap
 from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import COCO_17, OPENPOSE_18
-from glimpse.data import Dataset
+from glimpse.data import Dataset, read_image
 from glimpse.data.transforms import Occlusion, TrainTransform, TransformSettings, Zoom
 from glimpse.errors import ConfigError, DataError
 from glimpse.methods import METHODS, Baseline, Outputs
-from glimpse.model import read_card
+from glimpse.model import load, read_card
 from glimpse.training import train
 from glimpse.training.crops import UNKNOWN, CropCues, CropDataset
-from glimpse.training.cues import CueSource, swaps
+from glimpse.training.cues import CueSource, HeldOutPoints, swaps
 from glimpse.training.maps import MapDataset, MapPass
 
 NEEDS = Needs(points=COCO_17, parts=("body", "left_leg", "right_leg"))
@@ -183,7 +183,49 @@ def test_a_stage_with_a_method_of_its_own_gets_its_own_groups(
     assert first.parts.shape[1] == 1
     assert bool(first.parts.any())
     assert last.parts.shape[1] == 3
-    assert not last.parts[:, 2].any()  # nobody has a right leg there
+    body, left, right = last.parts.unbind(1)
+    # Everybody has a left leg only, which mirrored crops show as the right one.
+    assert torch.equal(body, left + right)
+    assert bool(left.any())
+    assert bool(right.any())
+
+
+def test_pgfa_is_trained_and_validated_with_key_points(small: Any, people: Dataset, tmp_path: Path) -> None:
+    source = fill(tmp_path / "cues", people)
+    stages = [
+        {"epochs": 1, "name": name, "cached": cached, "optimiser": {"lr": 1e-4}}
+        for name, cached in (("a", 1), ("b", 0))
+    ]
+    recipe = small("pgfa", stages, options={"strips": 2, "dim": 8}, validation={"identities": 2})
+    trained = train(recipe, people, tmp_path / "run", cues=source, progress=False)
+    assert 0 <= trained.metrics["score"] <= 1
+    card = read_card(trained.best.with_suffix(".json"))
+    assert card.cues == {"points": "drawn@1"}
+    model = load(trained.best, precision="float32", keypoints=f"cache:{source.folder}")
+    found = model.embed_samples(people.train[:2]).embedding
+    # Nobody was found in the first crop, and all of the second one's points lie in its upper left corner.
+    assert found["weights"].tolist() == [[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]]
+
+
+def test_key_points_of_covered_held_out_crops_are_those_that_still_show(people: Dataset, tmp_path: Path) -> None:
+    first, second = people.train[:2]
+    with CueCache(tmp_path / "cues").writer("a@1", COCO_17) as writer:
+        values = np.ones((1, 17, 3), np.float32)
+        values[0, :, 1] = np.arange(17) * 4
+        writer.add(Row(digest_of(first.store.read(first.name)), first.name, (64, 32), KeyPoints(values, COCO_17)))
+    points = HeldOutPoints(CueCache(tmp_path / "cues").points())
+    covered, unknown = read_image(first), read_image(second)
+    visible = np.zeros((64, 32), bool)
+    visible[:20] = True
+    points.cover(covered, first, visible)
+    points.cover(unknown, second, visible)
+    assert points(unknown, None) is None
+    found = points(covered, None)
+    assert found is not None
+    assert found.values[0, :, 2].tolist() == [1.0] * 5 + [0.0] * 12
+    clear = points(covered, lambda: first.store.read(first.name))
+    assert clear is not None
+    assert clear.values[0, :, 2].all()
 
 
 def test_missing_cues_are_said_before_the_data_is_opened(small: Any, tmp_path: Path) -> None:

@@ -7,15 +7,17 @@ from glimpse.methods.fpr import FPR, FPROptions
 from glimpse.methods.method import Method, Outputs, Region
 from glimpse.methods.pcb import PCB, PCBOptions
 from glimpse.methods.peer import Peer, PeerOptions
+from glimpse.methods.pgfa import PGFA, PGFAOptions
 from glimpse.methods.qpm import QPM, QPMOptions
 
-METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, QPM, FPR, Peer)}
+METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, PGFA, QPM, FPR, Peer)}
 """Methods by name."""
 
 __all__ = [
     "FPR",
     "METHODS",
     "PCB",
+    "PGFA",
     "QPM",
     "Baseline",
     "BaselineOptions",
@@ -23,6 +25,7 @@ __all__ = [
     "Method",
     "Outputs",
     "PCBOptions",
+    "PGFAOptions",
     "Peer",
     "PeerOptions",
     "QPMOptions",

@@ -148,3 +148,18 @@ def batch_hard(distances: Tensor, pids: Tensor, margin: float) -> Tensor:
     valid = (same.sum(1) > 1) & (~same).any(1)
     violation = F.relu(margin + hardest_positive[valid] - hardest_negative[valid])
     return violation.sum() / (violation > 0).sum().clamp_min(1)
+
+
+class PartConvs(nn.Module):
+    """K unshared 1x1 convolutions on pooled strips: `[n, K, c]` -> `[n, K, d]`, each with batch norm."""
+
+    def __init__(self, parts: int, channels: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(parts, dim, channels).normal_(0.0, (2.0 / dim) ** 0.5))
+        self.norm = nn.BatchNorm1d(parts * dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """float32 `[n, K, d]`."""
+        f = torch.einsum("nkc,kdc->nkd", z, self.weight.to(z.dtype)).float()
+        normed: Tensor = self.norm(f.flatten(1))
+        return normed.view(f.shape)

@@ -54,7 +54,7 @@ class Peer(Method):
 
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """Refused: the peer is compared with as it was published."""
-        raise ConfigError("method 'peer'", "is not trained here", "train baseline, pcb or qpm from its backbone")
+        raise ConfigError("method 'peer'", "is not trained here", "train another method from its backbone")
 
     def distances(self, outputs: Outputs) -> dict[str, Tensor]:
         """`global`: cosine distance."""

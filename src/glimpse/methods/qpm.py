@@ -24,6 +24,7 @@ from glimpse.methods.method import Method, Outputs, Region, strips_of
 from glimpse.methods.parts import (
     Classifier,
     Classifiers,
+    PartConvs,
     batch_hard,
     cells,
     part_cross_entropy,
@@ -103,21 +104,6 @@ class QPMOptions(BaseModel):
     def matches_parts(self) -> bool:
         """Whether the part distance takes part in matching."""
         return self.row in ("baseline", "baseline+triplet", "part", "qpm")
-
-
-class PartConvs(nn.Module):
-    """K unshared 1x1 convolutions on pooled strips: `[n, K, c]` -> `[n, K, d]`, each with batch norm."""
-
-    def __init__(self, parts: int, channels: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(parts, dim, channels).normal_(0.0, (2.0 / dim) ** 0.5))
-        self.norm = nn.BatchNorm1d(parts * dim)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """float32 `[n, K, d]`."""
-        f = torch.einsum("nkc,kdc->nkd", z, self.weight.to(z.dtype)).float()
-        normed: Tensor = self.norm(f.flatten(1))
-        return normed.view(f.shape)
 
 
 class QualityHeads(nn.Module):
