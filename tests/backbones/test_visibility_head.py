@@ -164,7 +164,7 @@ def test_every_backbone_tells_what_it_sees(name):
     x, prompt = noise(1), torch.ones(1, *SIZE)
     prompt[:, 32:] = 0
     with torch.no_grad():
-        features, seen, logits = network.look(x)
+        features, seen, logits, _ = network.look(x)
         told = network.look(x, prompt)
         without = plain.look(x, prompt)
         assert torch.equal(network(x), features)
@@ -189,7 +189,7 @@ def test_osnet_whose_head_sees_everything_is_osnet(instance_norm, gate):
         network.visibility = VisibilityHead(network.early_channels).eval()
         assert (network(x) - expected).abs().max() > 0.01  # 0.88 is not 1
         network.visibility.bias.fill_(50.0)
-        features, seen, _ = network.look(x)
+        features, seen, _, _ = network.look(x)
     assert seen.eq(1).all()
     assert_close(features, expected, rtol=0, atol=1e-4 * float(expected.max()))
 

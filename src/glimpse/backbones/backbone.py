@@ -18,11 +18,13 @@ class Look(NamedTuple):
         seen: what of each crop shows the person, in [0, 1]: the prompt as it was given, `[n, H, W]`, or with a
             visibility head one value per cell, `[n, H/16, W/16]`; `None` where nothing is known.
         logits: of the visibility head, `[n, H/16, W/16]`.
+        attention: of the attention after the first stage, logits `[n, 1, H/4, W/4]`.
     """
 
     features: Tensor
     seen: Tensor | None
     logits: Tensor | None = None
+    attention: Tensor | None = None
 
 
 def to_cells(visible: Tensor, features: Tensor) -> Tensor:
@@ -84,17 +86,22 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         channels: of the map.
+        first_channels: of the map after the first stage, at stride 4.
         early_channels: of the map that a visibility head looks at.
         visibility: that head, if there is one (see `build_backbone`).
+        attention: what a method puts after the first stage, if it puts anything there: from a map `[n, c, H/4, W/4]` to
+            the map that the second stage is to see and logits `[n, 1, H/4, W/4]`.
     """
 
     channels: int
+    first_channels: int
     early_channels: int
 
     def __init__(self) -> None:
         super().__init__()
         # Not on the class: there it would hide the module that `build_backbone` puts in its place.
         self.visibility: VisibilityHead | None = None
+        self.attention: nn.Module | None = None
 
     @abstractmethod
     def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
@@ -108,6 +115,13 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """The map alone, `[n, channels, H/16, W/16]`."""
         return self.look(x, visible).features
+
+    def attend(self, first: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The map after the first stage as the second is to see it, and the logits of the attention."""
+        if self.attention is None:
+            return first, None
+        seen, logits = self.attention(first)
+        return seen, logits
 
     def see(self, early: Tensor, visible: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """`(seen, logits)` of a `Look`, from the early map that a visibility head looks at `[n, channels, h, w]`."""

@@ -150,7 +150,7 @@ class OSNet(Backbone):
         self.down2 = ConvBN(c2, c2)
         self.stage3 = nn.ModuleList([OSBlock(c2, c3, "se"), OSBlock(c3, c3, second_gate)])
         self.final = ConvBN(c3, c3)
-        self.channels, self.early_channels = c3, c2
+        self.channels, self.first_channels, self.early_channels = c3, c1, c2
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -177,6 +177,8 @@ class OSNet(Backbone):
             shown = at(x)
             for block in stage:
                 x = block(x, shown)
+            if stage is self.stage1:
+                x, attention = self.attend(x)
             early = x
             x = F.avg_pool2d(down(x), 2)
         seen, logits = self.see(F.avg_pool2d(early, 2), visible)
@@ -186,4 +188,4 @@ class OSNet(Backbone):
             x = x * shown
         for block in self.stage3:
             x = block(x, shown)
-        return Look(self.final(x), seen, logits)
+        return Look(self.final(x), seen, logits, attention)

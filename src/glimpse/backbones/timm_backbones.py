@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glimpse.backbones.backbone import Backbone, Look
@@ -24,7 +24,7 @@ class ResNet50(Backbone):
         first = self.net.layer4[0]
         first.conv2.stride = (1, 1)
         first.downsample[0].stride = (1, 1)
-        self.channels, self.early_channels = 2048, 1024
+        self.channels, self.first_channels, self.early_channels = 2048, 256, 1024
 
     def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
         """Map `[n, 2048, H/16, W/16]`; nothing in the network looks at the whole crop, so `visible` changes nothing.
@@ -33,8 +33,9 @@ class ResNet50(Backbone):
         """
         net = self.net
         x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
-        early = net.layer3(net.layer2(net.layer1(x)))
-        return Look(net.layer4(early), *self.see(early, visible))
+        x, attention = self.attend(net.layer1(x))
+        early = net.layer3(net.layer2(x))
+        return Look(net.layer4(early), *self.see(early, visible), attention)
 
 
 class HRNetW32(Backbone):
@@ -49,13 +50,20 @@ class HRNetW32(Backbone):
         super().__init__()
         self.net = cast(Any, timm.create_model("hrnet_w32", num_classes=0, global_pool=""))
         self.channels = self.early_channels = 1920
+        self.first_channels = 256
 
     def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
         """Map `[n, 1920, H/16, W/16]`, which a visibility head looks at too; `visible` changes nothing in it."""
         net = self.net
         x = net.act1(net.bn1(net.conv1(x)))
         x = net.act2(net.bn2(net.conv2(x)))
-        branches = [increase(branch) for increase, branch in zip(net.incre_modules, net.stages(x), strict=True)]
+        x, attention = self.attend(net.layer1(x))
+        branches = net.stage2([step(x) for step in net.transition1])
+        for transition, stage in ((net.transition2, net.stage3), (net.transition3, net.stage4)):
+            # A branch goes on as it is, or a new one is made of the last.
+            steps = enumerate(transition)
+            branches = stage([branches[i] if isinstance(s, nn.Identity) else s(branches[-1]) for i, s in steps])
+        branches = [increase(branch) for increase, branch in zip(net.incre_modules, branches, strict=True)]
         size = branches[2].shape[-2:]
         at_16 = [
             F.adaptive_avg_pool2d(b, size)
@@ -64,7 +72,7 @@ class HRNetW32(Backbone):
             for b in branches
         ]
         features = torch.cat(at_16, dim=1)
-        return Look(features, *self.see(features, visible))
+        return Look(features, *self.see(features, visible), attention)
 
 
 class MobileNetV2(Backbone):
@@ -80,10 +88,11 @@ class MobileNetV2(Backbone):
             Any,
             timm.create_model("mobilenetv2_100", num_classes=0, global_pool="", output_stride=16, pad_type=pad_type),
         )
-        self.channels, self.early_channels = 1280, 96
+        self.channels, self.first_channels, self.early_channels = 1280, 24, 96
 
     def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
         """Map `[n, 1280, H/16, W/16]`; `visible` changes nothing in it. A visibility head looks at the fifth stage."""
         net = self.net
-        early = net.blocks[:5](net.bn1(net.conv_stem(x)))
-        return Look(net.bn2(net.conv_head(net.blocks[5:](early))), *self.see(early, visible))
+        x, attention = self.attend(net.blocks[:2](net.bn1(net.conv_stem(x))))
+        early = net.blocks[2:5](x)
+        return Look(net.bn2(net.conv_head(net.blocks[5:](early))), *self.see(early, visible), attention)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from glimpse.backbones import Backbone
+from glimpse.backbones import Backbone, Look
 from glimpse.cues.needs import Cues, Needs
 from glimpse.embedding import Embedding
 from glimpse.matching.distance import Distance
@@ -74,6 +74,11 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """Named terms whose sum is minimised; `pids` are class indices `[n]` int64."""
+
+    def early_losses(self, look: Look, cues: Cues | None) -> dict[str, Tensor]:
+        """Terms on what the backbone gives beside its map, such as the attention after its first stage; none, unless a
+        method has some. In a stage on cached maps there are none."""
+        return {}
 
     @abstractmethod
     def distances(self, outputs: Outputs) -> dict[str, Tensor]:

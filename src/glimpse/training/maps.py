@@ -78,8 +78,8 @@ class MapPass:
                     images, shown = give_prompts(images, visible, prompt, generator)
                 images = images.contiguous(memory_format=torch.channels_last)
                 with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
-                    maps, seen, _ = network.look(images, shown)
-                seen = torch.ones_like(visible) if seen is None else seen
+                    look = network.look(images, shown)
+                maps, seen = look.features, torch.ones_like(visible) if look.seen is None else look.seen
                 found = {"maps": maps, "visible": to_cells(seen, maps)}
                 if crops.cues is not None:
                     parts = torch.stack([item.parts for item in items])

@@ -164,13 +164,15 @@ class StageModule(lightning.LightningModule):
             pids, rows = gathered(pids), gathered(rows)
             shown = None if shown is None else gathered(shown)
             cues = None if cues is None else Cues(*map(gathered, cues))
-        if cues is not None:
-            cues = cues._replace(parts=cues.parts[:, self._groups])
         if shown is not None and bool((shown == 1).all()):
             shown = None
         # Every process draws the same dropout on the gathered maps.
         torch.manual_seed(mixed_seed(self.seed, self.global_step))
-        return self.method.heads(maps, shown, cues), pids, rows
+        return self.method.heads(maps, shown, self._own(cues)), pids, rows
+
+    def _own(self, cues: Cues | None) -> Cues | None:
+        """The cues that the method asks for, of those that a batch carries."""
+        return None if cues is None else cues._replace(parts=cues.parts[:, self._groups])
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Sum of the method's terms, and those of the teacher, the anchor and the visibility head."""
@@ -179,6 +181,8 @@ class StageModule(lightning.LightningModule):
         local: dict[str, Tensor] = {}  # terms that each process has of its own crops
         if self.stage.anchor:
             local["anchor"] = self.stage.anchor * self._anchor(look.features, batch)
+        if not self._head_only and not self.stage.cached:
+            local |= self.method.early_losses(look, self._own(batch.cues))
         head = self.method.backbone.visibility
         if head is not None and look.logits is not None and self._head_weight:
             local["visibility"] = self._head_weight * head.loss(look.logits, batch.visible)

@@ -1,0 +1,61 @@
+"""An attention after the first stage is given the map at stride 4, and later stages see what it makes of it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from glimpse.backbones import BACKBONES, build_backbone
+from glimpse.backbones.fast import folded
+
+SIZE = (128, 64)
+
+
+class Gate(nn.Module):
+    """Lets the upper half through."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.seen: tuple[int, ...] = ()
+        self.to_logits = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen = tuple(x.shape)
+        upper = torch.ones_like(x)
+        upper[:, :, x.shape[2] // 2 :] = 0
+        return x * upper, self.to_logits(x)
+
+
+@pytest.mark.parametrize("name", ["osnet_x0_25", "resnet50", "hrnet_w32", "mobilenetv2_100_same"])
+def test_the_second_stage_sees_what_the_attention_lets_through(name: str) -> None:
+    assert name in BACKBONES
+    torch.manual_seed(0)
+    network = build_backbone(name).eval()
+    x = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        plain = network.look(x)
+        assert plain.attention is None
+        gate = Gate(network.first_channels)
+        network.attention = gate
+        gated = network.look(x)
+        assert gate.seen == (1, network.first_channels, 32, 16)
+        assert gated.attention is not None
+        assert gated.attention.shape == (1, 1, 32, 16)
+        assert gated.features.shape == plain.features.shape
+        lower = (gated.features - plain.features)[:, :, -1].abs().mean()
+        assert float(lower) > 0
+        torch.testing.assert_close(folded(network).look(x).features, gated.features, atol=1e-3, rtol=1e-3)
+    assert "attention.to_logits.weight" in network.state_dict()
+
+
+def test_hrnet_goes_through_its_stages_as_timm_does() -> None:
+    torch.manual_seed(0)
+    network = build_backbone("hrnet_w32").eval()
+    net = network.net
+    x = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        stem = net.act2(net.bn2(net.conv2(net.act1(net.bn1(net.conv1(x))))))
+        branches = [increase(b) for increase, b in zip(net.incre_modules, net.stages(stem), strict=True)]
+        first = nn.functional.adaptive_avg_pool2d(branches[0], (8, 4))
+        torch.testing.assert_close(network.look(x).features[:, : first.shape[1]], first)
+        last = nn.functional.interpolate(branches[3], size=(8, 4), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(network.look(x).features[:, -last.shape[1] :], last)
