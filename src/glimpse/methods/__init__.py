@@ -8,9 +8,10 @@ from glimpse.methods.method import Method, Outputs, Region
 from glimpse.methods.pcb import PCB, PCBOptions
 from glimpse.methods.peer import Peer, PeerOptions
 from glimpse.methods.pgfa import PGFA, PGFAOptions
+from glimpse.methods.pirt import Pirt, PirtOptions
 from glimpse.methods.qpm import QPM, QPMOptions
 
-METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, PGFA, QPM, FPR, Peer)}
+METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, PGFA, Pirt, QPM, FPR, Peer)}
 """Methods by name."""
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "PGFAOptions",
     "Peer",
     "PeerOptions",
+    "Pirt",
+    "PirtOptions",
     "QPMOptions",
     "Region",
 ]
