@@ -37,7 +37,7 @@ def shown(bottom: int, n: int = 2) -> torch.Tensor:
 
 def test_methods_are_found_by_their_own_names():
     assert {name: kind.name for name, kind in METHODS.items()} == {
-        n: n for n in ("baseline", "pcb", "pgfa", "pirt", "qpm", "fpr", "peer")
+        n: n for n in ("baseline", "pcb", "pgfa", "sgsfa", "pirt", "qpm", "fpr", "peer")
     }
 
 

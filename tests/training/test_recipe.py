@@ -94,7 +94,7 @@ def test_unknown_recipe_lists_the_installed_ones() -> None:
         ({"stages": []}, "stages", "at least 1 item"),
         ({"options": {"stripes": 4}}, "options.stripes", "there is no field 'stripes'; known: "),
         ({"options": {"dropout": 1.5}}, "options.dropout", "less than 1"),
-        ({"method": "sift"}, "method", "only baseline, pcb, pgfa, pirt, qpm, fpr"),
+        ({"method": "sift"}, "method", "only baseline, pcb, pgfa, sgsfa, pirt, qpm, fpr"),
         ({"method": "peer", "options": {}}, "method", "'peer' is not a method that can be trained"),
         ({"backbone": "vgg"}, "backbone", "osnet_x0_25"),
         ({"stages": [{"epochs": 1}, {"epochs": 1}]}, "stages", "two stages have the same name"),

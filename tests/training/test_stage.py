@@ -56,6 +56,8 @@ def test_frozen_parts_are_named() -> None:
     assert frozen_modules(backbone, ("stem", "stage1")) == [backbone.stem, backbone.stage1]
     assert frozen_modules(backbone, ("all",)) == [backbone]
     assert frozen_modules(build_backbone("mobilenetv2_100"), ("conv_stem",))
+    watched = build_backbone("mobilenetv2_100", visibility=True)
+    assert frozen_modules(watched, ("visibility",)) == [watched.visibility]
     with pytest.raises(ConfigError, match=r"no part 'layer1'.*choose from all, stem"):
         frozen_modules(backbone, ("layer1",))
 

@@ -207,6 +207,36 @@ def test_pgfa_is_trained_and_validated_with_key_points(small: Any, people: Datas
     assert found["weights"].tolist() == [[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]]
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "kinds"),
+    [
+        ("sgsfa", {"dim": 8}, {"parts"}),
+        ("pirt", {"dim": 16, "layers": 1}, {"points"}),
+        ("fpr", {"dim": 8, "pools": [2, 4], "identity": 1.0}, {"parts"}),
+    ],
+)
+def test_methods_with_cues_learn_on_cached_maps_and_end_to_end_and_come_back(
+    method: str, options: dict[str, Any], kinds: set[str], small: Any, people: Dataset, tmp_path: Path
+) -> None:
+    source = fill(tmp_path / "cues", people, count=20)  # four crops have none
+    stages = [
+        {"epochs": 1, "name": name, "cached": cached, "optimiser": {"lr": 1e-4}}
+        for name, cached in (("a", 1), ("b", 0))
+    ]
+    recipe = small(method, stages, options=options, validation={"identities": 2})
+    trained = train(recipe, people, tmp_path / "run", cues=source, progress=False)
+    assert 0 <= trained.metrics["score"] <= 1
+    assert set(read_card(trained.best.with_suffix(".json")).cues) == kinds
+    log = (tmp_path / "run" / "logs" / "b" / "metrics.csv").read_text()
+    assert ("loss/body" in log) == (method == "sgsfa")
+    keypoints = f"cache:{source.folder}" if kinds == {"points"} else None
+    model = load(trained.best, precision="float32", keypoints=keypoints)
+    found = model.embed_samples(people.train[:3]).embedding
+    distances = model.distance().matrix(found, found)
+    assert distances.shape == (3, 3)
+    assert bool(distances.isfinite().all())
+
+
 def test_key_points_of_covered_held_out_crops_are_those_that_still_show(people: Dataset, tmp_path: Path) -> None:
     first, second = people.train[:2]
     with CueCache(tmp_path / "cues").writer("a@1", COCO_17) as writer:

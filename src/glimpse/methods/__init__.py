@@ -10,8 +10,9 @@ from glimpse.methods.peer import Peer, PeerOptions
 from glimpse.methods.pgfa import PGFA, PGFAOptions
 from glimpse.methods.pirt import Pirt, PirtOptions
 from glimpse.methods.qpm import QPM, QPMOptions
+from glimpse.methods.sgsfa import SGSFA, SGSFAOptions
 
-METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, PGFA, Pirt, QPM, FPR, Peer)}
+METHODS: Mapping[str, type[Method]] = {m.name: m for m in (Baseline, PCB, PGFA, SGSFA, Pirt, QPM, FPR, Peer)}
 """Methods by name."""
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PCB",
     "PGFA",
     "QPM",
+    "SGSFA",
     "Baseline",
     "BaselineOptions",
     "FPROptions",
@@ -33,4 +35,5 @@ __all__ = [
     "PirtOptions",
     "QPMOptions",
     "Region",
+    "SGSFAOptions",
 ]

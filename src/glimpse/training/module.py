@@ -335,7 +335,8 @@ def frozen_modules(backbone: nn.Module, names: tuple[str, ...]) -> list[nn.Modul
     if "all" in names:
         return [backbone]
     inner = getattr(backbone, "net", backbone)
-    parts = {name: module for name, module in inner.named_children() if module is not None}
+    own = {name: module for name, module in backbone.named_children() if name != "net"}  # what was put into it
+    parts = {name: module for name, module in inner.named_children() if module is not None} | own
     for name in names:
         if name not in parts:
             raise ConfigError("freeze", f"the backbone has no part '{name}'", f"choose from all, {', '.join(parts)}")
