@@ -255,7 +255,7 @@ def test_a_card_is_json(weights, text):
         ({"size": [64]}, "field 'size.1': field required"),
         ({"backbone": "vgg"}, "field 'backbone': input should be 'osnet_x0_25'"),
         ({"ids": -1}, "field 'ids': input should be greater than or equal to 0"),
-        ({"method": "magic"}, "method 'magic': is not known. Remedy: choose one of baseline, pcb, qpm, peer"),
+        ({"method": "magic"}, "method 'magic': is not known. Remedy: choose one of baseline, pcb, pgfa, sgsfa"),
     ],
 )
 def test_wrong_cards_name_the_field(weights, change, message):
