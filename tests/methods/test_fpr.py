@@ -1,19 +1,16 @@
 """FPR against its equations, row by row, under prompts, and in matching."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from naive_qpm import ce, cosine_distance, eq_3, table
 from pydantic import ValidationError
-from tiny import Tiny, fit, images, seeded, settled
+from tiny import Tiny, fit, images, recipe, seeded, settled
 from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-import glimpse
 from glimpse.cues.needs import Cues, Needs
 from glimpse.errors import ConfigError
 from glimpse.matching import Cascade, GlobalDistance, MixedDistance
@@ -632,11 +629,6 @@ def test_windows_of_maps_that_are_not_positive_keep_to_what_is_seen():
 
 
 # ---------------------------------------------------------------- recipes
-
-
-def recipe(name: str) -> dict:
-    path = Path(glimpse.__file__).parent / "recipes" / f"{name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["paper", "imagenet", "reid"])

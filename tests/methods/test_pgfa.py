@@ -1,15 +1,13 @@
 """PGFA against its equations and its published heat maps, row by row, under prompts, and in matching."""
 
 import math
-from pathlib import Path
 
 import naive_pgfa as naive
 import pytest
 import torch
-import yaml
 from naive_qpm import ce
 from pydantic import ValidationError
-from tiny import Tiny, fit, images, seeded, settled
+from tiny import Tiny, embedded_alike, fit, images, recipe, seeded, settled
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -506,11 +504,7 @@ def test_explanation_names_the_parts_and_what_was_not_compared():
 @pytest.mark.parametrize("row", ROWS)
 def test_a_crop_is_embedded_alike_alone_and_in_a_batch(row):
     method, x, cues = settled(pgfa(row=row)), crops(5), poses(5)
-    with torch.no_grad():
-        together = method.embed(method(x, None, cues))
-        alone = method.embed(method(x[3:4], None, Cues(*(t[3:4] for t in cues))))
-    for name in together.names:
-        assert_close(alone[name], together[name][3:4], rtol=0, atol=1e-5)
+    embedded_alike(method, x, cues)
 
 
 def test_a_batch_of_one_has_losses():
@@ -650,11 +644,6 @@ def test_hidden_parts_are_not_taught():
 
 
 # ---------------------------------------------------------------- recipes
-
-
-def recipe(name: str) -> dict:
-    path = Path(glimpse.__file__).parent / "recipes" / f"{name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["paper", "imagenet", "reid"])

@@ -1,18 +1,14 @@
 """Pirt against its equations as loops, row by row, without key points, under prompts, and in matching."""
 
-from pathlib import Path
-
 import naive_pirt as naive
 import pytest
 import torch
-import yaml
 from pydantic import ValidationError
-from tiny import Tiny, fit, images, seeded
+from tiny import Tiny, embedded_alike, fit, images, recipe, seeded
 from tiny import settled as settled_vectors
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import glimpse
 from glimpse.cues.needs import Cues, Needs
 from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import COCO_17
@@ -683,11 +679,7 @@ def test_explanation_names_the_regions():
 @pytest.mark.parametrize("row", ROWS)
 def test_a_crop_is_embedded_alike_alone_and_in_a_batch(row):
     method, x, cues = settled(pirt(row=row)), crops(5), poses(5)
-    with torch.no_grad():
-        together = method.embed(method(x, None, cues))
-        alone = method.embed(method(x[3:4], None, Cues(*(t[3:4] for t in cues))))
-    for name in together.names:
-        assert_close(alone[name], together[name][3:4], rtol=0, atol=1e-5)
+    embedded_alike(method, x, cues)
 
 
 def test_a_batch_of_one_has_losses():
@@ -847,11 +839,6 @@ def test_hidden_groups_are_not_taught():
 
 
 # ---------------------------------------------------------------- recipes
-
-
-def recipe(name: str) -> dict:
-    path = Path(glimpse.__file__).parent / "recipes" / f"{name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(("name", "channels"), [("paper", 2048), ("imagenet", 1280), ("reid", 512)])

@@ -2,15 +2,13 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import naive_sgsfa as naive
 import pytest
 import torch
-import yaml
 from naive_qpm import cosine_distance, eq_3, table
 from pydantic import ValidationError
-from tiny import fit, images, seeded, settled
+from tiny import fit, images, recipe, seeded, settled
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -869,11 +867,6 @@ def test_a_hidden_top_trains_no_strip():
 
 
 # ---------------------------------------------------------------- recipes
-
-
-def recipe(name: str) -> dict:
-    path = Path(glimpse.__file__).parent / "recipes" / f"{name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["paper", "imagenet", "reid"])

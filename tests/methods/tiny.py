@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
+import glimpse
 from glimpse.backbones import Backbone, Look
+from glimpse.cues.needs import Cues
 from glimpse.methods import Method
 
 
@@ -61,3 +68,19 @@ def fit(method: Method, x: Tensor, pids: Tensor, steps: int = 12, lr: float = 0.
         optimiser.step()
         sums.append(float(total))
     return sums
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """An installed recipe as it is written."""
+    path = Path(glimpse.__file__).parent / "recipes" / f"{name}.yaml"
+    settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return settings
+
+
+def embedded_alike(method: Method, x: Tensor, cues: Cues) -> None:
+    """Assert that the fourth crop is embedded alike alone and among others."""
+    with torch.no_grad():
+        together = method.embed(method(x, None, cues))
+        alone = method.embed(method(x[3:4], None, Cues(*(t[3:4] for t in cues))))
+    for name in together.names:
+        assert_close(alone[name], together[name][3:4], rtol=0, atol=1e-5)

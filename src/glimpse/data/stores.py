@@ -40,7 +40,7 @@ def _taking_out(where: str) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(where, f"is damaged inside the zip ({error})", "download or copy the zip again") from error
-    except RuntimeError as error:  # a password, or (NotImplementedError) a compression that zipfile has not
+    except RuntimeError as error:  # what zipfile raises for a password, and a kind of it for compression it cannot undo
         cause = f"cannot be taken out of the zip ({error})"
         raise DataError(where, cause, "make the zip again with no password and plain compression") from error
 

@@ -26,6 +26,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFilter
 
+from glimpse.cues.skeleton import COCO_17
 from glimpse.errors import ConfigError
 
 Colour = tuple[int, int, int]
@@ -39,25 +40,7 @@ DrawnOccluder = Literal["box", "pole", "bush", "car", "person"]
 ImageFormat = Literal["png", "jpg"]
 
 OCCLUDERS: tuple[DrawnOccluder, ...] = get_args(DrawnOccluder)
-KEYPOINTS = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
+KEYPOINTS = COCO_17.points
 """Names of the key points of a `Drawing`, in COCO's order; left is the person's left."""
 STRIPS = 6
 """Horizontal strips whose visible share `draw_dataset` writes down."""
