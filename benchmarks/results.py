@@ -1,6 +1,6 @@
 """The numbers of docs/results.md: evaluate weights on every test set, keep them in docs/results.json, write the tables.
 
-    python benchmarks/results.py evaluate NAME WEIGHTS --market market1501:PATH --partial PATH
+    python benchmarks/results.py evaluate NAME WEIGHTS --market market1501:PATH --partial PATH [--keypoints ESTIMATOR]
     python benchmarks/results.py tables
 
 `evaluate` adds or replaces one entry; `tables` rewrites the tables between the markers of docs/results.md.
@@ -45,9 +45,11 @@ SUITES: tuple[tuple[Kind, bool], ...] = (("object", False), ("person", False), (
 QUERIES, SEED, HELD_OUT = 400, 0, 50
 
 
-def evaluate(name: str, weights: str, market_spec: str, partial: str, command: str) -> dict[str, Any]:
-    """One entry of docs/results.json."""
-    model = load(weights)
+def evaluate(
+    name: str, weights: str, market_spec: str, partial: str, keypoints: str | None, command: str
+) -> dict[str, Any]:
+    """One entry of docs/results.json; `keypoints` are for methods that need them of every crop."""
+    model = load(weights, keypoints=keypoints)
     market = open_dataset(market_spec)
     _, held = holdout(market.train, identities=HELD_OUT, seed=SEED)
     sources = [*held.query, *held.gallery]
@@ -202,13 +204,17 @@ def main() -> None:
     one.add_argument("weights")
     one.add_argument("--market", required=True)
     one.add_argument("--partial", required=True)
+    one.add_argument("--keypoints")
     commands.add_parser("tables")
     asked = parser.parse_args()
     if asked.command == "evaluate":
         kind, _, market = asked.market.rpartition(":")
         said = ["benchmarks/results.py", "evaluate", asked.name, Path(asked.weights).name]
         said += ["--market", f"{kind}:{Path(market).name}", "--partial", Path(asked.partial).name]
-        entry = evaluate(asked.name, asked.weights, asked.market, asked.partial, shlex.join(said))
+        if asked.keypoints:
+            estimator, _, path = asked.keypoints.partition(":")
+            said += ["--keypoints", f"{estimator}:{Path(path).name}"]
+        entry = evaluate(asked.name, asked.weights, asked.market, asked.partial, asked.keypoints, shlex.join(said))
         kept = json.loads(JSON.read_text()) if JSON.exists() else {}
         write_text(JSON, json.dumps({**kept, asked.name: entry}, indent=1) + "\n")
         return

@@ -37,8 +37,8 @@ from glimpse.errors import ConfigError, DataError, WeightsError, first_problem
 from glimpse.files import atomic, write_text
 from glimpse.matching import Distance
 from glimpse.methods import METHODS, Method, Peer, Region
+from glimpse.pictures import Triple
 
-Triple = tuple[float, float, float]
 PEER_MARK = "person-reidentification-retail-0265"
 
 

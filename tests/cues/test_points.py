@@ -88,7 +88,7 @@ def test_a_point_that_cannot_be_told_is_named():
     with pytest.raises(DataError) as error:
         points.to(COCO_17)
     assert str(error.value) == (
-        "key points: of 'two' do not tell 'left_eye' of 'coco-17'. Remedy: give key points by 'coco-17' or 'coco-17'."
+        "key points: of 'two' do not tell 'left_eye' of 'coco-17'. Remedy: give key points by 'coco-17'."
     )
     with pytest.raises(DataError, match="do not tell 'neck' of 'neck'"):
         points.to(Skeleton(name="neck", points=("neck",)))

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from glimpse.data.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Erasing,
     EvalTransform,
     Jitter,
@@ -22,6 +20,7 @@ from glimpse.data.transforms import (
     visible_mask,
 )
 from glimpse.errors import ConfigError, DataError
+from glimpse.pictures import IMAGENET_MEAN, IMAGENET_STD
 
 STILL = TransformSettings(size=(128, 64), flip=0.0, pad=0, erasing=None)
 OCCLUDERS = torch.randint(256, (9, 3, 128, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))

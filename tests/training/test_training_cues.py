@@ -116,14 +116,36 @@ def test_cached_passes_keep_the_cues(needs: Needs, tmp_path: Path) -> None:
     cues = CropCues(cues.points if needs.points else torch.zeros(0, 3), cues.parts[: len(needs.parts)])
     data = dataset(TransformSettings(size=(128, 64)), crop, cues)
     data.transform.settings = data.transform.settings.model_copy(update={"swap": {}})
-    cached = MapPass(tmp_path, {}, 1)
+    cached = MapPass(tmp_path, {}, 1, {"cues": "a"})
+    assert not cached.ready
     cached.make(build_backbone("osnet_x0_25").eval(), data, seed=3, prompt=0.0)
+    assert cached.ready
     found, item = MapDataset([cached.open()], [0])[(0, 0)], data[(0, 3)]
     torch.testing.assert_close(found.points, item.points)
     torch.testing.assert_close(found.scale, item.scale)
     assert found.parts.shape == (len(needs.parts), 8, 4)
     pooled = item.parts.reshape(-1, 8, 16, 4, 16).mean((2, 4))
     torch.testing.assert_close(found.parts, pooled, atol=1e-3, rtol=0)
+
+
+def test_methods_with_different_cues_share_the_maps(tmp_path: Path) -> None:
+    settings = TransformSettings(size=(128, 64), occlusion=Occlusion(p=0.5, kinds={"grey": 1.0}))
+    crop, cues = walker(20, 60)
+    data, without = dataset(settings, crop, cues), dataset(settings, crop, cues)
+    without.cues = None
+    for seed in range(8):
+        torch.testing.assert_close(data[(0, seed)].pixels, without[(0, seed)].pixels)
+        torch.testing.assert_close(data[(0, seed)].visible, without[(0, seed)].visible)
+    backbone = build_backbone("osnet_x0_25").eval()
+    plain, with_cues = MapPass(tmp_path, {}, 1), MapPass(tmp_path, {}, 1, {"cues": "a"})
+    plain.make(backbone, without, seed=3, prompt=0.5)
+    maps = np.array(plain.open()["maps"])
+    torch.nn.init.zeros_(backbone.final.conv.weight)  # whoever computes maps again gets others
+    with_cues.make(backbone, data, seed=3, prompt=0.5)
+    assert with_cues.ready
+    assert with_cues.open().keys() == {"maps", "visible", "points", "parts", "scale"}
+    assert (with_cues.open()["maps"] == maps).all()
+    assert not MapPass(tmp_path, {}, 1, {"cues": "b"}).ready
 
 
 def fill(folder: Path, people: Dataset, count: int | None = None, size: tuple[int, int] = (64, 32)) -> CueSource:

@@ -17,6 +17,7 @@ from glimpse.backbones.backbone import Backbone, VisibilityHead
 from glimpse.backbones.osnet import OSNet
 from glimpse.backbones.timm_backbones import HRNetW32, MobileNetV2, ResNet50
 from glimpse.errors import WeightsError
+from glimpse.pictures import IMAGENET_MEAN, IMAGENET_STD, Triple
 
 BackboneName = Literal[
     "osnet_x0_25",
@@ -42,9 +43,6 @@ BACKBONES: Mapping[BackboneName, Callable[[], Backbone]] = {
     "mobilenetv2_100_same": lambda: MobileNetV2(pad_type="same"),
 }
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-Triple = tuple[float, float, float]
-
 
 class Start(BaseModel):
     """Where the weights of a backbone came from, for the card of what is trained from them.
@@ -60,8 +58,8 @@ class Start(BaseModel):
 
     name: str
     sha256: str = ""
-    mean: Triple = _IMAGENET[0]
-    std: Triple = _IMAGENET[1]
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
     source: str = ""
     training_data: str = ""
 
@@ -181,7 +179,7 @@ def preprocessing(metadata: Mapping[str, str]) -> tuple[Triple, Triple]:
     if said:
         m, s = float(said[1]), float(said[2])
         return (m, m, m), (s, s, s)
-    return _IMAGENET
+    return IMAGENET_MEAN, IMAGENET_STD
 
 
 def _download(backbone: nn.Module, name: BackboneName) -> Start:

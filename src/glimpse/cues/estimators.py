@@ -24,15 +24,10 @@ from glimpse.cues.parts import PartMap, PartScheme
 from glimpse.cues.points import Floats, KeyPoints
 from glimpse.cues.skeleton import Skeleton
 from glimpse.errors import ConfigError
+from glimpse.pictures import Triple
 
 T = TypeVar("T")
 Colour = tuple[int, int, int]
-Triple = tuple[float, float, float]
-
-IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-"""Mean of red, green and blue, in [0, 1], by which nearly all networks are trained."""
-IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-"""Their standard deviation."""
 
 KINDS = ("movenet:PATH", "onnx:PATH", "rtmpose", "deeplab:PATH", "segformer", "segformer:FOLDER", "schp:PATH")
 """What `open_estimator` knows."""

@@ -14,8 +14,6 @@ import numpy as np
 from PIL import Image
 
 from glimpse.cues.estimators import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     OnnxNetwork,
     PerProcess,
     TfliteNetwork,
@@ -27,6 +25,7 @@ from glimpse.cues.estimators import (
 from glimpse.cues.parts import ATR_18, LIP_20, PERSON, Labels, PartMap
 from glimpse.cues.points import Floats
 from glimpse.errors import ConfigError
+from glimpse.pictures import IMAGENET_MEAN, IMAGENET_STD
 
 _PERSON_OF_VOC = 15
 _CLASSES_OF_VOC = 21

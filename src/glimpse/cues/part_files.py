@@ -12,9 +12,7 @@ from PIL import Image
 from glimpse.cues.parts import LIP_20, PERSON, Labels, PartMap, PartScheme
 from glimpse.cues.readers import CueFile, Reading, files_below, load_arrays, read_bytes, slashed
 from glimpse.errors import DataError
-
-MAX_PIXELS = 50_000_000
-"""A part map larger than this is taken for a mistake."""
+from glimpse.pictures import MAX_PIXELS
 
 _REMEDY = "save the labels as a PNG in grey with 8 bits, or with a palette"
 

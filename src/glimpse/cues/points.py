@@ -94,5 +94,6 @@ class KeyPoints:
                 columns.append(np.where(both, (left + right) / 2, np.float32(0)))
             else:
                 cause = f"of '{self.skeleton.name}' do not tell '{point}' of '{skeleton.name}'"
-                raise DataError("key points", cause, f"give key points by '{skeleton.name}' or '{COCO_17.name}'")
+                remedy = " or ".join(f"'{name}'" for name in dict.fromkeys((skeleton.name, COCO_17.name)))
+                raise DataError("key points", cause, f"give key points by {remedy}")
         return KeyPoints(np.stack(columns, axis=1), skeleton)

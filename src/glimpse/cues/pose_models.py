@@ -13,13 +13,10 @@ import numpy as np
 from PIL import Image
 
 from glimpse.cues.estimators import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Frame,
     OnnxNetwork,
     PerProcess,
     TfliteNetwork,
-    Triple,
     first_line,
     letterbox,
     library,
@@ -29,6 +26,7 @@ from glimpse.cues.estimators import (
 from glimpse.cues.points import Floats, KeyPoints
 from glimpse.cues.skeleton import COCO_17, Skeleton
 from glimpse.errors import ConfigError
+from glimpse.pictures import IMAGENET_MEAN, IMAGENET_STD, Triple
 
 _BLACK = (0, 0, 0)
 Cells = Literal["strided", "udp", "centres"]

@@ -20,14 +20,13 @@ from pydantic import ValidationError
 from glimpse.cues.parts import PartMap
 from glimpse.cues.points import KeyPoints
 from glimpse.errors import DataError, first_problem
+from glimpse.pictures import IMAGE_SUFFIXES
 
 Value = TypeVar("Value", KeyPoints, PartMap)
 
 TOLERANCE = 0.5
 """So far outside a crop, in pixels, a key point still counts as inside. Files that measure from the centre of the upper
 left pixel, instead of from its corner, are off by as much."""
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif")
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ def _base_of_crop(crop: str) -> str:
 def _bare(row: str) -> str:
     """Rows of a folder come without an ending, and what follows their last dot is none."""
     bare, ending = posixpath.splitext(row)
-    return bare if ending.lower() in _PICTURES else row
+    return bare if ending.lower() in IMAGE_SUFFIXES else row
 
 
 def _base(row: str) -> str:

@@ -10,12 +10,11 @@ from glimpse.data.protocol import Protocol, ProtocolReport, Relevance, single_sh
 from glimpse.data.sampler import PKSampler
 from glimpse.data.samples import DISTRACTOR, JUNK, Sample, Store
 from glimpse.data.splits import holdout
-from glimpse.data.stores import IMAGE_SUFFIXES, FolderStore, ZipStore, open_store
+from glimpse.data.stores import FolderStore, ZipStore, open_store
 from glimpse.data.table import open_table
 
 __all__ = [
     "DISTRACTOR",
-    "IMAGE_SUFFIXES",
     "JUNK",
     "KINDS",
     "SPLITS",

@@ -11,12 +11,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from glimpse.data.samples import Sample
 from glimpse.errors import DataError
+from glimpse.pictures import MAX_PIXELS
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 """What is decoded. Others are refused: some of Pillow's readers start programs."""
-
-MAX_PIXELS = 50_000_000
-"""A crop larger than this is taken for a mistake or an attack."""
 
 BACKDROP = (127, 127, 127)
 """What is put behind transparent pixels."""

@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glimpse.errors import DataError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"})
-"""File endings, lower case, that count as crops."""
+from glimpse.pictures import IMAGE_SUFFIXES
 
 _CLUTTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 

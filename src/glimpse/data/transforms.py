@@ -22,10 +22,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from glimpse.errors import ConfigError, DataError
+from glimpse.pictures import IMAGENET_MEAN, IMAGENET_STD, Triple
 from glimpse.synthetic.occlusion import Side, covered_region, object_patch, person_patch, to_tensor
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Visible = tuple[float, float, float, float] | np.ndarray | Tensor
 """Where the person is in a crop: a box `(x0, y0, x1, y1)` in its pixels, or a mask `[h, w]`, bool or in [0, 1]."""
@@ -341,8 +339,8 @@ class EvalTransform:
     def __init__(
         self,
         size: tuple[int, int],
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: Triple = IMAGENET_MEAN,
+        std: Triple = IMAGENET_STD,
         interpolation: Interpolation = "bicubic",
         fill: Literal["visible", "mean"] = "visible",
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,24 +28,76 @@ Maps = dict[str, np.memmap[Any, Any]]
 _DTYPES = {"points": "float32", "scale": "float32"}  # half precision is a quarter of a pixel off
 
 
+class _Arrays:
+    """Arrays of one row a crop, each in a file, beside a JSON that says what they are.
+
+    Args:
+        folder: of the cache.
+        kind: how the files' names begin.
+        key: everything that the arrays depend on.
+        rows: number of crops.
+    """
+
+    def __init__(self, folder: Path, kind: str, key: dict[str, object], rows: int) -> None:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = folder / f"{kind}-{digest}"
+        self.key, self.rows = key, rows
+
+    @property
+    def ready(self) -> bool:
+        """Whether the cache holds them."""
+        return self._about.exists()
+
+    def write(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Keep what `batches` give of successive rows; it appears whole or not at all."""
+        arrays: dict[str, dict[str, object]] = {}
+        with ExitStack() as stack:
+            files: dict[str, BinaryIO] = {}
+            for found in batches:
+                for name, tensor in found.items():
+                    dtype = _DTYPES.get(name, "float16")
+                    arrays[name] = {"shape": list(tensor.shape[1:]), "dtype": dtype}
+                    if name not in files:
+                        files[name] = stack.enter_context(open(stack.enter_context(atomic(self._file(name))), "wb"))
+                    files[name].write(tensor.float().numpy().astype(dtype).tobytes())
+        write_text(self._about, json.dumps({"rows": self.rows, "arrays": arrays, "key": self.key}))
+
+    def open(self) -> Maps:
+        """What they hold."""
+        return {
+            name: np.memmap(self._file(name), array["dtype"], "r", shape=(self.rows, *array["shape"]))
+            for name, array in json.loads(self._about.read_text())["arrays"].items()
+            if 0 not in array["shape"]  # cues that no method needs
+        }
+
+    @property
+    def _about(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def _file(self, name: str) -> Path:
+        return self.path.with_suffix(f".{name}")
+
+
 class MapPass:
-    """Maps of all training crops, augmented once.
+    """Maps of all training crops, augmented once, and their cues, moved as they were.
+
+    Cues have files of their own, so that methods that need different ones share the maps.
 
     Args:
         folder: of the cache.
         key: everything that the maps depend on.
         rows: number of crops.
+        cues: what the cues depend on besides; `None` if there are none.
     """
 
-    def __init__(self, folder: Path, key: dict[str, object], rows: int) -> None:
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = folder / f"maps-{digest}"
-        self.key, self.rows = key, rows
+    def __init__(self, folder: Path, key: dict[str, object], rows: int, cues: dict[str, object] | None = None) -> None:
+        self._maps = _Arrays(folder, "maps", key, rows)
+        self._cues = None if cues is None else _Arrays(folder, "cues", {**key, **cues}, rows)
 
     @property
     def ready(self) -> bool:
         """Whether the cache holds it."""
-        return self.path.with_suffix(".json").exists()
+        return self._maps.ready and (self._cues is None or self._cues.ready)
 
     def make(
         self,
@@ -63,50 +115,49 @@ class MapPass:
             seed: of the augmentation of this pass.
             prompt: share of the crops that get a prompt.
         """
-        network = folded(backbone).to(memory_format=torch.channels_last)
-        generator = torch.Generator().manual_seed(seed)
-        arrays: dict[str, dict[str, object]] = {}
-        with ExitStack() as stack:
-            files: dict[str, BinaryIO] = {}
-            for start in range(0, self.rows, _BATCH):
-                rows = range(start, min(start + _BATCH, self.rows))
-                items = [crops[(row, seed * self.rows + row)] for row in rows]
-                images = torch.stack([item.pixels for item in items])
-                visible = torch.stack([item.visible for item in items])
-                shown: Tensor | None = None
-                if prompt:
-                    images, shown = give_prompts(images, visible, prompt, generator)
-                images = images.contiguous(memory_format=torch.channels_last)
-                with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
-                    look = network.look(images, shown)
-                maps, seen = look.features, torch.ones_like(visible) if look.seen is None else look.seen
-                found = {"maps": maps, "visible": to_cells(seen, maps)}
-                if crops.cues is not None:
-                    parts = torch.stack([item.parts for item in items])
-                    found["parts"] = F.adaptive_avg_pool2d(parts, (maps.shape[2], maps.shape[3]))
-                    found["points"] = torch.stack([item.points for item in items])
-                    found["scale"] = torch.stack([item.scale for item in items])
-                for name, tensor in found.items():
-                    dtype = _DTYPES.get(name, "float16")
-                    arrays[name] = {"shape": list(tensor.shape[1:]), "dtype": dtype}
-                    if name not in files:
-                        files[name] = stack.enter_context(open(stack.enter_context(atomic(self._file(name))), "wb"))
-                    files[name].write(tensor.float().numpy().astype(dtype).tobytes())
-                if progress is not None:
-                    progress(len(rows))
-        write_text(self.path.with_suffix(".json"), json.dumps({"rows": self.rows, "arrays": arrays, "key": self.key}))
+        if not self._maps.ready:
+            network = folded(backbone).to(memory_format=torch.channels_last)
+            generator = torch.Generator().manual_seed(seed)
+            self._maps.write(_mapped(network, items, prompt, generator) for items in _augmented(crops, seed, progress))
+        if self._cues is not None and not self._cues.ready:
+            size = self._maps.open()["maps"].shape[2:]
+            self._cues.write(_moved(items, (size[0], size[1])) for items in _augmented(crops, seed, None))
 
     def open(self) -> Maps:
         """What the pass keeps."""
-        about = json.loads(self.path.with_suffix(".json").read_text())
-        return {
-            name: np.memmap(self._file(name), array["dtype"], "r", shape=(self.rows, *array["shape"]))
-            for name, array in about["arrays"].items()
-            if 0 not in array["shape"]  # cues that no method needs
-        }
+        return self._maps.open() | (self._cues.open() if self._cues is not None else {})
 
-    def _file(self, name: str) -> Path:
-        return self.path.with_suffix(f".{name}")
+
+def _augmented(crops: CropDataset, seed: int, progress: Callable[[int], None] | None) -> Iterator[list[Batch]]:
+    """All crops in batches, each augmented by `seed` and its row."""
+    for start in range(0, len(crops), _BATCH):
+        items = [crops[(row, seed * len(crops) + row)] for row in range(start, min(start + _BATCH, len(crops)))]
+        yield items
+        if progress is not None:
+            progress(len(items))
+
+
+def _mapped(network: Backbone, items: list[Batch], prompt: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Maps of augmented crops, and what of each cell is visible."""
+    images = torch.stack([item.pixels for item in items])
+    visible = torch.stack([item.visible for item in items])
+    shown: Tensor | None = None
+    if prompt:
+        images, shown = give_prompts(images, visible, prompt, generator)
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
+        look = network.look(images, shown)
+    maps, seen = look.features, torch.ones_like(visible) if look.seen is None else look.seen
+    return {"maps": maps, "visible": to_cells(seen, maps)}
+
+
+def _moved(items: list[Batch], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Cues of augmented crops, part maps by the `size` cells of a map."""
+    return {
+        "parts": F.adaptive_avg_pool2d(torch.stack([item.parts for item in items]), size),
+        "points": torch.stack([item.points for item in items]),
+        "scale": torch.stack([item.scale for item in items]),
+    }
 
 
 class MapDataset(Dataset[Batch]):

@@ -456,15 +456,17 @@ class _Training:
         key: dict[str, object] = {
             "backbone": self.recipe.backbone,
             "weights": _digest(backbone.state_dict().values()),
-            "transforms": transforms.model_dump(mode="json"),
+            "transforms": transforms.model_dump(mode="json", exclude={"swap"}),
             "seed": self.recipe.seed,
             "pass": number,
             "prompt": prompt,
             "crops": self._content,
-            "cues": _digest([tensor for found in crops.cues for tensor in found]) if crops.cues is not None else "",
-            "format": 2,
+            "format": 3,
         }
-        cached = MapPass(self.asked.cache, key, len(self.labels))
+        cues: dict[str, object] | None = None
+        if crops.cues is not None:
+            cues = {"cues": _digest([t for found in crops.cues for t in found]), "swap": transforms.swap}
+        cached = MapPass(self.asked.cache, key, len(self.labels), cues)
         if self.place.first and not cached.ready:
             with _bar("maps", len(self.labels), self.progress) as advance:
                 cached.make(backbone, crops, self.recipe.seed + 1 + number, prompt, advance)
