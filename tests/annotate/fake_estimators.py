@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -52,3 +54,16 @@ class Killed(Centre):
 
     def points(self, image: Image.Image) -> KeyPoints:
         os._exit(9)
+
+
+@dataclass
+class Slow(Centre):
+    """It says in the folder `log` which process it is in, and is not done before long."""
+
+    name: str = "slow@1"
+    log: str = ""
+
+    def points(self, image: Image.Image) -> KeyPoints:
+        (Path(self.log) / str(os.getpid())).touch()
+        time.sleep(0.5)
+        return super().points(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +11,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TypeAlias
 
 from glimpse.cues.cache import CueCache, Kind, Row, digest_of
@@ -173,6 +175,19 @@ def _start(estimator: Estimator) -> None:
     _estimator = estimator
 
 
+def _start_process(estimator: Estimator) -> None:
+    _start(estimator)
+    # Nothing else ends a process that waits for work when the one that gives it is killed.
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _look(sample: Sample) -> _Found:
     try:
         image = decode(sample.store.read(sample.name), sample.path)
@@ -192,7 +207,7 @@ def _looks(estimator: Estimator, samples: list[Sample], jobs: int) -> Iterator[I
         yield map(_look, samples)
         return
     # Fork would copy the locks of libraries that run threads.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (estimator,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_process, (estimator,)) as pool:
         try:
             yield pool.map(_look, samples, chunksize=_CHUNK)
         except BrokenProcessPool as error:
