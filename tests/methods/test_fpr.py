@@ -228,7 +228,7 @@ def test_the_foreground_loss_is_eq_7_to_9_with_its_gradients(with_person):
     theirs = o["logits"].detach().double().requires_grad_()
     mask = o["seen"][:, 0]
     if with_person:
-        mask = mask * F.adaptive_avg_pool2d(o["person"], (6, 2))
+        mask = F.adaptive_avg_pool2d(o["person"], (6, 2))  # masks of a training show what is not covered
     places = windows(6, 2, (2, 3), 2)
     expected = 0.5 * sum(eq_7_to_9(theirs[i], mask[i], places, 0.45) for i in range(9)) / 9
     loss = method.losses(o, PIDS)["foreground"]
@@ -268,7 +268,7 @@ def test_masks_reach_the_loss_and_labels_of_what_is_visible_do_without():
         assert "person" not in method(x)
         without = seen(x, masks, cues(masks))
         assert "person" not in without
-        told = method.losses(method(x, masks, cues(torch.ones_like(masks))), PIDS)["foreground"]
+        told = method.losses(method(x, masks, cues(masks)), PIDS)["foreground"]
         assert_close(seen.losses(without, PIDS)["foreground"], told)
 
 
@@ -342,8 +342,18 @@ def test_distances_and_losses_of_a_step_share_their_pairs(monkeypatch):
     assert calls == [1]
     x, h = o["vectors"].double(), o["weights"].double()
     for i, j in ((0, 1), (1, 0), (4, 8)):
-        assert abs(float(found["reconstruction"][i, j]) - float(eq_3_and_5(x[i], x[j], h[i], 0.01))) < 2e-5
+        error = float(eq_3_and_5(x[i], x[j], h[i], 0.01))
+        assert abs(float(found["reconstruction"][i, j]) - (1 - math.sqrt(1 - error**2))) < 2e-5
         assert abs(float(found["global"][i, j]) - float(cosine_distance(o["globals"][i], o["globals"][j]))) < 1e-5
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_what_a_teacher_sees_of_one_vector_is_a_cosine_distance(normalise):
+    method, angle = fpr(normalise=normalise, beta=1e-4), 0.8
+    vectors = torch.tensor([[[1.0, 0.0]], [[math.cos(angle), math.sin(angle)]], [[0.0, 1.0]]])
+    o = {"vectors": vectors, "weights": torch.ones(3, 1), "shares": torch.ones(3, 1), "globals": vectors[:, 0]}
+    found = method.distances(o)
+    assert_close(found["reconstruction"][0], torch.tensor([0.0, 1 - math.cos(angle), 0.99]), atol=2e-4, rtol=0)
 
 
 # ---------------------------------------------------------------- rows

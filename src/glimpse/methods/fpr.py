@@ -188,7 +188,7 @@ class FPR(Method):
 
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """`id`; `triplet`, eq. 6 on the FPR distance; `foreground`, eq. 9, from `person` among the outputs (what of a
-        crop is the person, `[n, h', w']` in [0, 1], -1 if nobody knows) times what is visible, or from that alone."""
+        crop is the person and not covered, `[n, h', w']` in [0, 1], -1 if nobody knows), or from what is visible."""
         o = self.options
         terms: dict[str, Tensor] = {}
         if o.identity:
@@ -210,7 +210,7 @@ class FPR(Method):
         judged = outputs["shares"] > 0
         if "person" in outputs:
             mask = to_cells(outputs["person"], seen)[:, None].to(seen.dtype)
-            person = seen * mask
+            person = mask
             judged = judged & (mask.flatten(1).amin(1, keepdim=True) >= 0)
         pyramid = Pyramid(seen.shape[2], seen.shape[3], self.options.pools, self.options.stride)
         y = pyramid(person, F.avg_pool2d)[..., 0] > self.options.tau  # eq. 7, 8
@@ -227,9 +227,16 @@ class FPR(Method):
         return outputs["reconstruction"]
 
     def distances(self, outputs: Outputs) -> dict[str, Tensor]:
-        """`reconstruction`: eq. 5, rows are probes; `global`: cosine distance of the global vectors."""
-        found = {} if self.options.row == "baseline" else {"reconstruction": self._reconstruction(outputs)}
-        return found | {"global": cosine_distance(outputs["globals"], outputs["globals"])}
+        """`global`: cosine distance of the global vectors; `reconstruction`: from eq. 5, where rows are probes, the
+        cosine distance of two vectors of which one leaves that error of the other, so that both are of one scale."""
+        found = {"global": cosine_distance(outputs["globals"], outputs["globals"])}
+        if self.options.row != "baseline":
+            errors = self._reconstruction(outputs)
+            if not self.options.normalise:
+                errors = errors / outputs["vectors"].shape[1]
+            # One vector at cosine c leaves an error of sqrt(1 - c^2). Near 1 its slope has no end.
+            found["reconstruction"] = 1 - (1 - errors.square()).clamp_min(1e-4).sqrt()
+        return found
 
     def vector(self, outputs: Outputs) -> Tensor:
         """The global vector."""
