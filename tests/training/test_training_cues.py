@@ -23,8 +23,8 @@ from glimpse.errors import ConfigError, DataError
 from glimpse.methods import METHODS, Baseline, Outputs
 from glimpse.model import load, read_card
 from glimpse.training import train
-from glimpse.training.crops import UNKNOWN, CropCues, CropDataset
-from glimpse.training.cues import CueSource, HeldOutPoints, swaps
+from glimpse.training.crops import UNKNOWN, CropCues, CropDataset, read_crops
+from glimpse.training.cues import CueSource, HeldOutPoints, open_cues, read_cues, swaps
 from glimpse.training.maps import MapDataset, MapPass
 
 NEEDS = Needs(points=COCO_17, parts=("body", "left_leg", "right_leg"))
@@ -156,7 +156,7 @@ def fill(folder: Path, people: Dataset, count: int | None = None, size: tuple[in
             person = np.full((row % 2, 17, 3), 0.5, np.float32)  # nobody in every second crop
             points.add(Row(digest, sample.name, size, KeyPoints(person, COCO_17)))
             labels = np.zeros(size, np.uint8)
-            labels[10:, 5:20] = 16
+            labels[10:, 5:20] = 16 if row != 4 else 0
             parts.add(Row(digest, sample.name, size, PartMap(labels, LIP_20)))
     return CueSource(folder)
 
@@ -178,12 +178,21 @@ def test_a_training_reads_its_cues_hands_them_on_and_notes_their_source(
     assert float(cues.scale.min()) == pytest.approx(1.0)
     body, left, right = cues.parts.unbind(1)
     assert bool(((body >= left) & (body >= right)).all())
-    assert bool((body == -1).any())  # four crops have no cues
+    assert bool((body == -1).any())  # four crops have no cues, and one a map without anybody
     card = read_card(trained.best.with_suffix(".json"))
     assert card.cues == {"points": "drawn@1", "parts": "drawn@1"}
     assert "4 training crops of 24 without key points." in trained.notes
     assert "4 training crops of 24 without part maps." in trained.notes
     assert "10 training crops of 24 in which no person was found." in trained.notes
+    assert "1 training crop of 24 with a part map that shows nobody: no masks." in trained.notes
+
+
+def test_a_part_map_that_shows_nobody_is_as_good_as_none(people: Dataset, tmp_path: Path) -> None:
+    tables = open_cues("guided", NEEDS, fill(tmp_path / "cues", people, count=6))
+    assert tables is not None
+    samples = people.train[:6]
+    found, _ = read_cues(tables, samples, read_crops(samples)[0])
+    assert [bool((cues.parts == UNKNOWN).all()) for cues in found] == [row == 4 for row in range(6)]
 
 
 def test_a_stage_with_a_method_of_its_own_gets_its_own_groups(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glimpse.cues.cache import KINDS, CueCache, CueTable, Kind, digest_of
-from glimpse.cues.parts import PartMap, PartScheme
+from glimpse.cues.parts import LEAST_BODY, PartMap, PartScheme
 from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import Skeleton
 from glimpse.data import Sample
@@ -16,8 +16,8 @@ from glimpse.errors import DataError
 
 THRESHOLD = 0.2
 """Score above which a key point counts as found, as in PGFA."""
-LEAST = 3
-"""Points, or percent of a crop, with less of which a crop counts as one of nobody."""
+LEAST_POINTS = 3
+"""A crop of fewer found points counts as one of nobody."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,16 @@ def _count(
 ) -> CueCount:
     found = [(name, table.get(digest)) for name, digest in crops]
     values = [value for _, value in found if value is not None]
-    means, scores, several = [], [], 0
+    means, scores, several, nobody = [], [], 0, 0
     for value in values:
         if isinstance(value, PartMap):
-            means.append(100 * float(value.mask().mean()))
+            means.append(100 * value.body)
+            nobody += value.body < LEAST_BODY
             continue
         target = value.target(THRESHOLD)
         several += value.people > 1
         means.append(0.0 if target is None else float((target[:, 2] > THRESHOLD).sum()))
+        nobody += means[-1] < LEAST_POINTS
         scores.append(0.0 if target is None else float(target[:, 2].mean()))
     return CueCount(
         kind=kind,
@@ -117,7 +119,7 @@ def _count(
         split=split,
         crops=len(crops),
         covered=len(values),
-        nobody=sum(mean < LEAST for mean in means),
+        nobody=nobody,
         several=several,
         mean=float(np.mean(means)) if means else 0.0,
         score=float(np.mean(scores)) if scores else None,

@@ -14,6 +14,9 @@ from glimpse.errors import ConfigError, DataError
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
+LEAST_BODY = 0.03
+"""Share of a crop; a part map of one with less body shows nobody."""
+
 BODY = "body"
 """The group that every scheme has: all that is not background."""
 
@@ -116,6 +119,11 @@ class PartMap:
         table[list(self.scheme.rows(group))] = True
         found: Mask = table[self.labels]
         return found
+
+    @property
+    def body(self) -> float:
+        """Share of the crop that is a person."""
+        return float(np.mean(self.labels > 0))
 
 
 LIP_20 = PartScheme(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glimpse.cues.cache import CueCache, CueTable, digest_of
 from glimpse.cues.needs import Needs
-from glimpse.cues.parts import Mask, PartMap, PartScheme
+from glimpse.cues.parts import LEAST_BODY, Mask, PartMap, PartScheme
 from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import Skeleton, mirror_pairs
 from glimpse.cues.sources import Read
@@ -105,7 +105,7 @@ def read_cues(
     """
     needs, found = tables.needs, []
     absent = {"key points": 0, "part maps": 0}
-    nobody = 0
+    nobody = empty = 0
     rows = 0 if needs.points is None else len(needs.points)
     for sample, crop in zip(samples, crops, strict=True):
         digest = digest_of(sample.store.read(sample.name))
@@ -125,7 +125,10 @@ def read_cues(
                 cause = f"the part map by {tables.parts.source} is {labels.size[0]} x {labels.size[1]}, the crop "
                 cause += f"{size[0]} x {size[1]} pixels high and wide"
                 raise DataError(sample.path, cause, "make the maps from these crops")
-            if labels is None:
+            lost = labels is not None and labels.body < LEAST_BODY
+            empty += lost
+            # Every training crop is of a person: where a map shows none, nobody was found, and nothing is known.
+            if labels is None or lost:
                 parts.fill_(UNKNOWN)
             else:
                 for row, group in enumerate(needs.parts):
@@ -140,6 +143,10 @@ def read_cues(
             notes.append(f"{count(missing, 'training crop')} of {len(samples):,} without {kind}.")
     if nobody:
         notes.append(f"{count(nobody, 'training crop')} of {len(samples):,} in which no person was found.")
+    if empty:
+        notes.append(
+            f"{count(empty, 'training crop')} of {len(samples):,} with a part map that shows nobody: no masks."
+        )
     return found, notes
 
 
