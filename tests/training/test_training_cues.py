@@ -184,7 +184,7 @@ def test_a_training_reads_its_cues_hands_them_on_and_notes_their_source(
     assert "4 training crops of 24 without key points." in trained.notes
     assert "4 training crops of 24 without part maps." in trained.notes
     assert "10 training crops of 24 in which no person was found." in trained.notes
-    assert "1 training crop of 24 with a part map that shows nobody: no masks." in trained.notes
+    assert "1 training crop of 24 with a part map that shows nobody." in trained.notes
 
 
 def test_a_part_map_that_shows_nobody_is_as_good_as_none(people: Dataset, tmp_path: Path) -> None:

@@ -114,6 +114,26 @@ def test_the_visibility_stage_has_one_loss_which_falls_and_nothing_to_validate(
     assert joint["val/score"] == [pytest.approx(trained.metrics["score"], abs=1e-6)]
 
 
+def test_trainings_of_several_methods_share_the_head(small: Any, people: Dataset, tmp_path: Path) -> None:
+    def run(method: str, name: str, **changes: Any) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+        stages = [{"name": "head", "epochs": 1, "learns": "visibility"}, {"epochs": 1, "cached": 1}]
+        recipe = small(method, stages, visibility=True, **changes)
+        trained = train(recipe, people, tmp_path / name, cache=tmp_path / "cache", progress=False)
+        assert (tmp_path / name / "stages" / "0-head" / "weights.safetensors").exists()
+        tensors = load_file(trained.best)
+        return {k: v for k, v in tensors.items() if k.startswith("backbone.visibility")}, trained.notes
+
+    first, notes = run("baseline", "first")
+    (kept,) = (tmp_path / "cache").glob("head-*")
+    assert not [note for note in notes if "taken from" in note]
+    second, notes = run("pcb", "second", options={"strips": 2, "dim": 8})
+    assert f"stage 'head': taken from {kept}." in notes
+    assert not (tmp_path / "second" / "logs" / "head").exists()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    run("baseline", "third", seed=1)  # other numbers, and so another head
+    assert len(list((tmp_path / "cache").glob("head-*"))) == 2
+
+
 def test_on_people_it_has_not_seen_it_finds_covers_more_often_than_chance_would(
     seeing: tuple[Recipe, Trained], people: Dataset
 ) -> None:

@@ -144,9 +144,7 @@ def read_cues(
     if nobody:
         notes.append(f"{count(nobody, 'training crop')} of {len(samples):,} in which no person was found.")
     if empty:
-        notes.append(
-            f"{count(empty, 'training crop')} of {len(samples):,} with a part map that shows nobody: no masks."
-        )
+        notes.append(f"{count(empty, 'training crop')} of {len(samples):,} with a part map that shows nobody.")
     return found, notes
 
 

@@ -28,6 +28,11 @@ Maps = dict[str, np.memmap[Any, Any]]
 _DTYPES = {"points": "float32", "scale": "float32"}  # half precision is a quarter of a pixel off
 
 
+def key_digest(key: dict[str, object]) -> str:
+    """16 digits that stand for everything that something in the cache depends on."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
 class _Arrays:
     """Arrays of one row a crop, each in a file, beside a JSON that says what they are.
 
@@ -39,8 +44,7 @@ class _Arrays:
     """
 
     def __init__(self, folder: Path, kind: str, key: dict[str, object], rows: int) -> None:
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = folder / f"{kind}-{digest}"
+        self.path = folder / f"{kind}-{key_digest(key)}"
         self.key, self.rows = key, rows
 
     @property

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from glimpse.backbones import Backbone, Start, build_backbone, load_start
@@ -43,7 +43,7 @@ from glimpse.provenance import commit
 from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
 from glimpse.training.crops import CropCues, CropDataset, Seeded, read_crops
 from glimpse.training.cues import CueSource, CueTables, HeldOutPoints, open_cues, read_cues, swaps
-from glimpse.training.maps import MapDataset, MapPass, Maps
+from glimpse.training.maps import MapDataset, MapPass, Maps, key_digest
 from glimpse.training.module import StageModule, Validate, frozen_modules, mixed_seed
 from glimpse.training.processes import Place, launch
 from glimpse.training.recipe import Recipe, Stage
@@ -287,7 +287,7 @@ class _Training:
 
     @property
     def _caches(self) -> bool:
-        return any(stage.cached or stage.anchor or stage.taught for stage in self.recipe.stages)
+        return any(s.cached or s.anchor or s.taught or s.learns == "visibility" for s in self.recipe.stages)
 
     def _build(self, name: str, options: dict[str, Any], backbone: Backbone) -> Method:
         kind = METHODS[name]
@@ -310,12 +310,18 @@ class _Training:
             folder = self.out / "stages" / f"{number}-{stage.name}"
             weights = folder / "weights.safetensors"
             if not weights.exists():
-                metrics = self._stage(method, number, folder)
+                kept, head = self._kept_head(stage, number), method.backbone.visibility
+                if kept is not None and head is not None and kept.exists() and not folder.exists():
+                    head.load_state_dict(load_file(kept))
+                    self.notes.append(f"stage '{stage.name}': taken from {kept}.")
+                else:
+                    metrics = self._stage(method, number, folder)
+                    if kept is not None and head is not None and self.place.first:
+                        _keep(head, kept)
                 if self.place.first:
                     self._note_minutes()
                     write_text(folder / "metrics.json", json.dumps(metrics))
-                    with atomic(weights) as draft:
-                        save_file({k: v.contiguous() for k, v in method.state_dict().items()}, draft)
+                    _keep(method, weights)
                 self.place.wait()
             # Always from the file: all processes, and a resumed training, go on from the same numbers.
             method.load_state_dict(load_file(weights))
@@ -420,8 +426,7 @@ class _Training:
             trainer.fit(module, loader, ckpt_path=checkpoint if going_on else None, weights_only=True)
         module.release()
         if module.reader is not None and stage.method is None and self.place.first:
-            with atomic(reader) as draft:
-                save_file({k: v.contiguous() for k, v in module.reader.state_dict().items()}, draft)
+            _keep(module.reader, reader)
         return module.metrics
 
     def _sampler(self, number: int) -> Seeded:
@@ -441,6 +446,27 @@ class _Training:
         return Seeded(len(self.labels), pk, how.batch, self.recipe.seed, rank, world)
 
     # ------------------------------------------------------------------ cached maps
+
+    def _kept_head(self, stage: Stage, number: int) -> Path | None:
+        """Where the cache keeps what a stage makes of the visibility head; `None` for other stages.
+
+        The method has no part in it, so trainings of several share it.
+        """
+        if stage.learns != "visibility":
+            return None
+        key: dict[str, object] = {
+            "backbone": self.recipe.backbone,
+            "weights": _digest(self.method.backbone.state_dict().values()),
+            "transforms": self.transforms.model_dump(mode="json", exclude={"swap"}),
+            "stage": stage.model_dump(mode="json", exclude={"name"}),
+            "sampling": (stage.sampling or self.recipe.sampling).model_dump(mode="json"),
+            "seed": [self.recipe.seed, number],
+            "precision": in_bfloat16(self.recipe.precision, "cuda" if torch.cuda.is_available() else "cpu"),
+            "processes": self.place.world,
+            "crops": self._content,
+            "people": self.labels,
+        }
+        return self.asked.cache / f"head-{key_digest(key)}.safetensors"
 
     def _pass(self, stage: Stage | None, number: int) -> Maps:
         """Maps of one augmented pass, or of the clear crops as the start sees them (`stage` None); made if need be."""
@@ -597,6 +623,12 @@ def _bar(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
 def _is_there(weights: str) -> bool:
     """Whether `weights` names a file or installed weights."""
     return weights in packaged() or Path(weights).exists()
+
+
+def _keep(module: nn.Module, path: Path) -> None:
+    """Write a module's numbers to a file, whole or not at all."""
+    with atomic(path) as draft:
+        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, draft)
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
