@@ -168,12 +168,31 @@ def test_hidden_points_are_not_there_and_shares_are_of_the_groups_maps():
     found = guide(maps, joints, seen)
     assert_close(found.scores, torch.tensor([[0.9, 0.8, 0.0]]))
     assert not found.maps[0, 15].any()
-    for k, j in enumerate((0, 9, 15)):
+    for k, j in enumerate((0, 9)):
         assert found.shares[0, k] == pytest.approx(float((maps[0, j] * seen[0, 0]).sum() / maps[0, j].sum()), abs=1e-6)
     assert 0.5 < found.shares[0, 1] < 1
-    # A group of which nothing was found is as visible as it ever was.
+    assert found.shares[0, 2] == 0
+    # A group of which nothing is left does not show, prompt or not.
     points[0, 9] = 0
-    assert guide(heat_maps(points, 6, 4), joints, seen).shares[0, 1] == 1
+    assert guide(heat_maps(points, 6, 4), joints, seen).shares[0, 1] == 0
+    assert guide(heat_maps(points, 6, 4), joints).shares.tolist() == [[1.0, 0.0, 1.0]]
+
+
+def test_what_does_not_show_of_a_group_teaches_nothing_of_it():
+    method, points = pirt(), poses(6).points
+    pids = torch.tensor([0, 0, 1, 1, 2, 2])
+    legs = list(PirtOptions().joints[2])
+    points[2:, legs] = 0.0  # as those that an occluder covers
+    found = method(crops(6), None, cues_of(points))
+    assert found["shares"][2:, 2].tolist() == [0.0] * 4
+    assert not found["parts"][2:, 2].any()
+    terms = method.losses(found, pids)
+    changed = dict(found, parts=found["parts"].detach().clone())
+    changed["parts"][2:, 2] += 5 * torch.randn(4, found["parts"].shape[2])
+    assert_close(method.losses(changed, pids)["part_triplet"], terms["part_triplet"])
+    gone = dict(found, shares=torch.zeros(6, 3))
+    assert float(method.losses(gone, pids)["part_triplet"]) == 0
+    assert float(method.losses(gone, pids)["part_id"]) == 0
 
 
 # ---------------------------------------------------------------- network

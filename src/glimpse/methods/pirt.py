@@ -194,7 +194,8 @@ class Guide(NamedTuple):
         maps: M, without the key points that a prompt hides, `[n, P, h, w]`.
         mask: the human mask C, `[n, 1, h, w]`.
         scores: S, the highest value of each group, `[n, 3]`.
-        shares: visible share of the maps of each group, `[n, 3]` in [0, 1]; 1 without a prompt.
+        shares: visible share of the maps of each group, `[n, 3]` in [0, 1]; 0 for a group without a key point, which
+            is what is left of one that is covered, and 1 for others without a prompt.
     """
 
     maps: Tensor
@@ -223,12 +224,13 @@ def guide(maps: Tensor, joints: tuple[tuple[int, ...], ...], seen: Tensor | None
     kept = kept.masked_fill(nobody, 1.0)
     mask = kept.amax(1, keepdim=True)  # eq. 2
     scores = torch.stack([kept[:, rows].amax((1, 2, 3)) for rows in joints], 1)
+    there = (scores > 0).float()
     if seen is None:
-        return Guide(kept, mask, scores, torch.ones_like(scores))
+        return Guide(kept, mask, scores, there)
     areas = torch.stack([maps.masked_fill(nobody, 1.0)[:, rows].amax(1) for rows in joints], 1)  # [n, 3, h, w]
     total, shown = areas.sum((2, 3)), (areas * seen.float()).sum((2, 3))
-    shares = torch.where(total > 0, shown / total.clamp_min(1e-12), 1.0).clamp(0.0, 1.0)
-    return Guide(kept, mask, scores, shares)
+    shares = (shown / total.clamp_min(1e-12)).clamp(0.0, 1.0)
+    return Guide(kept, mask, scores, there * shares)
 
 
 def pose_tokens(features: Tensor, maps: Tensor, tau: float, seen: Tensor | None = None) -> Tensor:
@@ -501,7 +503,8 @@ class Pirt(Method):
 
     def losses(self, outputs: Outputs, pids: Tensor) -> dict[str, Tensor]:
         """The terms of eq. 15 and 16 as far as there are such parts: `stripe_id`, `patch_id`, and the means over three
-        groups `part_id` (each by its visible share under a prompt) and `part_triplet`. The baseline has `id`."""
+        groups `part_id` (each by its visible share) and `part_triplet` (among crops that show the group). The baseline
+        has `id`."""
         o = self.options
         if o.row == "baseline":
             return {"id": self._cross_entropy(self.classifier(outputs["globals"]), pids)}
@@ -517,7 +520,9 @@ class Pirt(Method):
             smoothing = self._smoothing(logits.shape[2])
             l_cls = part_cross_entropy(logits, pids, smoothing, outputs["shares"].detach()) / groups
             terms["part_id"] = o.part_id * l_cls
-            l_tri = torch.stack([self._triplet(f_pose[:, i], pids) for i in range(groups)]).mean()
+            # A group that does not show is the same vector in all crops: neither a positive nor a negative of any.
+            shown = (outputs["shares"] > 0).unbind(1)
+            l_tri = torch.stack([self._triplet(f_pose[s, i], pids[s]) for i, s in enumerate(shown)]).mean()
             terms["part_triplet"] = o.part_triplet * l_tri  # eq. 15
         return terms
 
@@ -532,6 +537,8 @@ class Pirt(Method):
         return F.cross_entropy(logits.float(), pids, label_smoothing=self._smoothing(logits.shape[1]))
 
     def _triplet(self, f: Tensor, pids: Tensor) -> Tensor:
+        if not len(f):
+            return f.sum()
         # By differences: distances from inner products have no digits left where vectors are close.
         distances = torch.cdist(f, f, compute_mode="donot_use_mm_for_euclid_dist")
         margin = self.options.margin
