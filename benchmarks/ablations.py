@@ -89,6 +89,7 @@ ROWS: dict[str, list[Row]] = {
         *_rows("sgsfa", "SGA and SFA (no whole-body attention: a frozen trunk cannot learn it)"),
         Row("sgsfa/spatial", "SFA only", ("options.row=spatial",)),
         Row("sgsfa/baseline", "neither", ("options.row=baseline",)),
+        *(Row(f"sgsfa/lam={v}", f"lambda = {v} in place of 0.8", (f"options.lam={v}",)) for v in (0.2, 0.5, 1.0)),
         *(
             Row(f"sgsfa/branch={b}", f"lambda = {b} in matching", (), {"branch": b}, of="sgsfa/whole")
             for b in (0.0, 0.8, 1.0)
@@ -120,8 +121,11 @@ ROWS: dict[str, list[Row]] = {
     ],
     "FPR, Table 3 and Figure 7": [
         *_rows("fpr", "FPR", ("dsr", "DSR: no foreground weights"), ("baseline", "Baseline: no reconstruction")),
-        *(Row(f"fpr/alpha={a}", f"alpha = {a} in place of 0.02", (f"options.alpha={a}",)) for a in (0.01, 0.04)),
-        Row("fpr/tau=0.7", "tau = 0.7 in place of 0.35", ("options.tau=0.7",)),
+        *(
+            Row(f"fpr/alpha={a}", f"alpha = {a} in place of 0.02", (f"options.alpha={a}",))
+            for a in (0, 0.01, 0.03, 0.04)
+        ),
+        *(Row(f"fpr/tau={t}", f"tau = {t} in place of 0.35", (f"options.tau={t}",)) for t in (0.1, 0.2, 0.5, 0.7)),
         *(Row(f"fpr/beta={b}", f"beta = {b} in training and matching", (f"options.beta={b}",)) for b in (0.001, 0.1)),
     ],
 }
@@ -152,7 +156,8 @@ def make(row: Row, asked: argparse.Namespace) -> dict[str, Any]:
     if not row.of:
         recipe = recipe_of(row, asked.start, asked.epochs)
         kind = METHODS[row.method]
-        needs = kind.needs(kind.Options(**recipe.options), "train")
+        options = kind.Options(**recipe.options)
+        needs = kind.needs(options, "train") | kind.needs(options, "search")  # the latter for held-out people
         cues = CueSource(Path(asked.cues), parts=asked.masks) if needs else None
         train(recipe, asked.market, folder, cache=Path(asked.out) / "cache", cues=cues)
     model = load(folder / "best.safetensors", keypoints=asked.keypoints)

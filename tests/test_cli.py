@@ -266,7 +266,14 @@ def test_cues_are_taken_over_checked_and_shown(run: Run) -> None:
         (("make", "market1501:drawn", "--masks", "deeplab:a.tflite"), "a.tflite: there is no such file"),
         (("make", "market1501:drawn", "--masks", "limbs", "--keypoints", "movenet:"), "'movenet:': names no file"),
         (("make", "market1501:drawn", "--masks", "file:a", "--scheme", "lip"), "--scheme: 'lip' is none of them"),
-        (("make", "market1501:drawn", "--masks", "file:nowhere"), "nowhere: is neither a folder nor an npz file"),
+        (
+            ("make", "market1501:drawn", "--masks", "file:nowhere", "--scheme", "lip-20"),
+            "nowhere: is neither a folder nor an npz file",
+        ),
+        (
+            ("make", "market1501:drawn", "--masks", "file:maps"),
+            "--masks file:maps: are numbers, and nothing says of what. Remedy: give --scheme: lip-20, atr-18",
+        ),
         (("make", "market1501:drawn", "--split", "test", "--masks", "limbs"), "market1501:drawn: has no split 'test'"),
         (("make", "crops:empty", "--masks", "limbs"), "empty: holds no files"),
         (("make", "market1501:drawn", "--masks", "limbs"), "new: has no key points"),

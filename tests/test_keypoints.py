@@ -19,7 +19,7 @@ from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import COCO_17, OPENPOSE_18
 from glimpse.data import Sample, open_crops
 from glimpse.embedding import Embedding
-from glimpse.errors import ConfigError
+from glimpse.errors import ConfigError, DataError
 from glimpse.methods import METHODS, Baseline, Outputs
 from glimpse.model import Card, Model, build, save
 from glimpse.search import search
@@ -143,6 +143,9 @@ def test_a_search_by_cached_points(tmp_path: Path) -> None:
     model = glimpse.load(tmp_path / "posed.safetensors", keypoints=f"cache:{tmp_path / 'cues'}")
     result = search(model, tmp_path / "crops" / "0.png", tmp_path / "crops")
     assert [Path(hit.path).name for hit in result.hits] == ["2.png", "1.png"]
+    crop(200).save(tmp_path / "crops" / "3.png")  # nobody looked at it
+    with pytest.raises(DataError, match=r"3\.png: 'a@1' has no row of this crop\. Remedy: make them of all crops"):
+        search(model, tmp_path / "crops" / "0.png", tmp_path / "crops")
 
 
 def standing(image: Image.Image, read: Any = None) -> KeyPoints:

@@ -412,7 +412,13 @@ def cues_make(
         ),
     ] = None,
     split: Splits = None,
-    scheme: Annotated[str, typer.Option(help="Of a file of part maps: what its numbers mean.")] = "lip-20",
+    scheme: Annotated[
+        str | None, typer.Option(help="Of a file of part maps: what its numbers mean (lip-20, atr-18, limbs, person).")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="What cues from a file are called; files of one name count as one, such as one per split."),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Of a file of key points by image number: the JSON that names the images.")
     ] = None,
@@ -430,7 +436,11 @@ def cues_make(
 
     if keypoints is None and masks is None:
         raise ConfigError("cues make", "nothing is to be made", "give --keypoints or --masks, or both")
-    _choices([scheme], "--scheme", tuple(SCHEMES))
+    if masks is not None and masks.startswith("file:") and scheme is None:
+        # The numbers of one scheme all mean something in another.
+        cause = "are numbers, and nothing says of what"
+        raise ConfigError(f"--masks {masks}", cause, f"give --scheme: {', '.join(SCHEMES)}")
+    _choices([scheme] if scheme else [], "--scheme", tuple(SCHEMES))
     samples = [sample for crops in open_splits(spec, split, skip_bad=skip_bad).values() for sample in crops]
     cache = CueCache(folder)
     wanted = (("--keypoints", keypoints, PointEstimator), ("--masks", masks, PartEstimator))
@@ -455,9 +465,9 @@ def cues_make(
                 file: Any = (
                     read_points(path, images=images)
                     if option == "--keypoints"
-                    else read_parts(path, scheme=SCHEMES[scheme])
+                    else read_parts(path, scheme=SCHEMES[str(scheme)])
                 )
-                made = add_file(samples, cache, file, skip_bad=skip_bad, progress=advance)
+                made = add_file(samples, cache, file, name=name, skip_bad=skip_bad, progress=advance)
         for problem in made.bad[:20]:
             err.print(f"[bold yellow]left out[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
         if len(made.bad) > 20:
@@ -488,6 +498,8 @@ def cues_check(
     table = Table("cues", "made by", "split", "crops", "have some", "nobody", "several people", "mean", "mean score")
     for c in found.counts:
         mean = f"{c.mean:.1f} points" if c.kind == "points" else f"{c.mean:.0f} % body"
+        if c.groups:
+            mean += ": " + ", ".join(f"{share:.0f} % {group}" for group, share in c.groups.items())
         numbers = (f"{n:,}" for n in (c.crops, c.covered, c.nobody))
         several = f"{c.several:,}" if c.kind == "points" else ""
         score = "" if c.score is None else f"{c.score:.2f}"

@@ -117,11 +117,12 @@ class _Batch(NamedTuple):
 
 
 class _Crop(NamedTuple):
-    """A crop to embed, what of it is the person, and what reads its file, if it is as it lies there."""
+    """A crop to embed, what of it is the person, what reads its file, if it is as it lies there, and its path."""
 
     image: Image.Image
     visible: Visible | None = None
     read: Read | None = None
+    path: str = ""
 
 
 Edit = Callable[[int, Image.Image], tuple[Image.Image, Visible | None]]
@@ -303,7 +304,8 @@ class Model:
                     continue
                 kept.append(row)
                 shown, visible = edit(row, image) if edit is not None else (image, None)
-                yield _Crop(shown, visible, partial(sample.store.read, sample.name) if shown is image else None)
+                read = partial(sample.store.read, sample.name) if shown is image else None
+                yield _Crop(shown, visible, read, sample.path)
 
         rows = []
         for found in self._embeddings(crops(), len(samples)):
@@ -347,7 +349,10 @@ class Model:
         for row, crop in enumerate(crops):
             across, down = crop.image.size
             scales[row] = torch.tensor([width / across, height / down])
-            people = self.keypoints(crop.image, crop.read)
+            try:
+                people = self.keypoints(crop.image, crop.read)
+            except DataError as error:
+                raise DataError(crop.path or error.where, error.cause, error.remedy) from error
             target = None if people is None else people.to(skeleton).target()
             if target is not None:
                 points[row] = torch.from_numpy(target)

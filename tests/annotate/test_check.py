@@ -8,7 +8,7 @@ import pytest
 from glimpse.annotate.check import check_cues
 from glimpse.annotate.crops import open_splits
 from glimpse.cues.cache import CueCache, Row, digest_of
-from glimpse.cues.parts import PERSON, PartMap
+from glimpse.cues.parts import LIP_20, PERSON, PartMap
 from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import COCO_17
 from glimpse.data import Sample
@@ -55,7 +55,19 @@ def test_counts_of_part_maps_and_crops_that_cannot_be_read(crops: list[Sample], 
     (count,) = found.counts
     assert (count.kind, count.crops, count.covered, count.nobody, count.score) == ("parts", 2, 2, 1, None)
     assert count.mean == pytest.approx((50 + 100 / 128) / 2)
+    assert count.groups == {}
     assert "02.png" in found.bad[0].where
+
+
+def test_groups_that_are_never_seen_speak_of_another_scheme(crops: list[Sample], tmp_path: Path) -> None:
+    cache = CueCache(tmp_path / "cues")
+    shoes = np.full((16, 8), LIP_20.labels.index("left_shoe"), np.uint8)
+    hair = np.full((16, 8), LIP_20.labels.index("hair"), np.uint8)
+    hair[8:] = 0
+    put(cache, "m@1", crops[0], PartMap(shoes, LIP_20))
+    put(cache, "m@1", crops[1], PartMap(hair, LIP_20))
+    (count,) = check_cues({"crops": crops[:2]}, cache).counts
+    assert count.groups == {"head": 25.0, "upper": 0.0, "lower": 0.0, "shoes": 50.0}
 
 
 def test_which_crops(folder: Path, tmp_path: Path) -> None:

@@ -166,6 +166,20 @@ def test_a_file_is_taken_over_and_what_does_not_fit_is_reported(crops: list[Samp
     assert add_file(crops, cache, rows({"00.png": KeyPoints(inside + 1, COCO_17)})).source != made.source
 
 
+def test_files_of_one_name_are_one_source(crops: list[Sample], tmp_path: Path) -> None:
+    cache, inside = CueCache(tmp_path / "cues"), np.full((1, 17, 3), 4.0)
+    for number in (1, 2):
+        made = add_file(crops, cache, rows({f"0{number}.png": KeyPoints(inside + number, COCO_17)}), name="alphapose")
+        assert (made.source, made.made) == ("alphapose", 1)
+    assert cache.sources("points") == ("alphapose",)
+    for number in (1, 2):
+        found = cache.points().get(digest_of(crops[number].store.read(crops[number].name)))
+        assert found is not None
+        assert found.values[0, 0, 0] == 4 + number
+    with pytest.raises(ConfigError, match=r"name: 'a/b' is not only letters"):
+        add_file(crops, cache, rows({"01.png": KeyPoints(inside, COCO_17)}), name="a/b")
+
+
 def test_maps_of_another_size_are_refused_and_a_file_of_other_crops_altogether(
     crops: list[Sample], tmp_path: Path
 ) -> None:

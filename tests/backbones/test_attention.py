@@ -1,11 +1,15 @@
 """An attention after the first stage is given the map at stride 4, and later stages see what it makes of it."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from glimpse.backbones import BACKBONES, build_backbone
+from glimpse.backbones import BACKBONES, build_backbone, load_start
 from glimpse.backbones.fast import folded
+from glimpse.errors import WeightsError
 
 SIZE = (128, 64)
 
@@ -59,3 +63,26 @@ def test_hrnet_goes_through_its_stages_as_timm_does() -> None:
         torch.testing.assert_close(network.look(x).features[:, : first.shape[1]], first)
         last = nn.functional.interpolate(branches[3], size=(8, 4), mode="bilinear", align_corners=False)
         torch.testing.assert_close(network.look(x).features[:, -last.shape[1] :], last)
+
+
+def gated(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    backbone = build_backbone("osnet_x0_25")
+    backbone.attention = Gate(backbone.first_channels)
+    return backbone
+
+
+def test_a_start_brings_its_attention_or_has_none(tmp_path: Path) -> None:
+    trained, other = gated(0), gated(1)
+    save_file({f"backbone.{k}": v for k, v in trained.state_dict().items()}, tmp_path / "whole.safetensors")
+    load_start(other, "osnet_x0_25", tmp_path / "whole.safetensors")
+    assert torch.equal(other.attention.to_logits.weight, trained.attention.to_logits.weight)
+    plain = {k: v for k, v in trained.state_dict().items() if not k.startswith("attention.")}
+    save_file(plain, tmp_path / "plain.safetensors")
+    other = gated(1)
+    before = other.attention.to_logits.weight.clone()
+    load_start(other, "osnet_x0_25", tmp_path / "plain.safetensors")
+    assert torch.equal(other.attention.to_logits.weight, before)
+    assert torch.equal(other.stem.weight, trained.stem.weight)
+    with pytest.raises(WeightsError, match=r"whole\.safetensors: has an attention .*Remedy: train the"):
+        load_start(build_backbone("osnet_x0_25"), "osnet_x0_25", tmp_path / "whole.safetensors")

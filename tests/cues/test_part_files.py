@@ -46,7 +46,11 @@ def test_grey_and_palette_pngs_hold_labels(tmp_path):
     assert file.found["b.PNG"].scheme == LIP_20
     assert file.problems == ()
     assert file.where["query/a.png"] == f"{tmp_path}/query/a.png"
-    assert sorted(matched(file, ["query/a.jpg", "b.jpg", "x/c.jpg"]).found) == ["b.jpg", "query/a.jpg", "x/c.jpg"]
+    assert sorted(matched(file, {"query/a.jpg": 1, "b.jpg": 2, "x/c.jpg": 3}).found) == [
+        "b.jpg",
+        "query/a.jpg",
+        "x/c.jpg",
+    ]
 
 
 def test_a_person_is_255_or_1(tmp_path):

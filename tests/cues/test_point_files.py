@@ -91,7 +91,7 @@ def test_wrong_annotations_are_left_out_and_named(tmp_path):
         {"image_id": 2, "keypoints": [*flat(17, score=2), 1]},
         {"image_id": 2, "keypoints": flat(17, score=0.9)},
         {"image_id": 2, "keypoints": flat(18, score=1)},
-        {"image_id": 2, "keypoints": flat(26, score=1)},
+        {"image_id": 2, "keypoints": flat(27, score=1)},
         {"image_id": 2, "keypoints": ["1", 2, 2]},
         {"keypoints": []},
         "row",
@@ -105,7 +105,7 @@ def test_wrong_annotations_are_left_out_and_named(tmp_path):
         ("annotations[3]", "has 52 numbers, which are not x, y and score of so many points"),
         ("annotations[4]", "has a visibility that is none of 0, 1 and 2"),
         ("annotations[5]", "is by 'openpose-18' (18 points), and the rows before are by 'coco-17'"),
-        ("annotations[6]", "has 26 key points, and nothing says which"),
+        ("annotations[6]", "has 27 key points, and nothing says which"),
         ("annotations[7]", "field 'keypoints.0': input should be a valid number"),
         ("annotations[8]", "field 'image_id': field required"),
         ("annotations[9]", "is no object with fields"),
@@ -204,8 +204,16 @@ def test_a_folder_of_openpose_has_a_crop_per_file(tmp_path):
     }
     assert {points.skeleton.name for points in file.found.values()} == {"openpose-18"}
     assert file.found["old"].values[0, 0].tolist() == [30, 20, 0.5]
-    crops = ["x/query/a.jpg", "x/b.jpg", "x/sep/c.v2.jpg"]
+    crops = {"x/query/a.jpg": 1, "x/b.jpg": 2, "x/sep/c.v2.jpg": 3}
     assert sorted(matched(file, crops).found) == sorted(crops)
+
+
+@pytest.mark.parametrize("number", [26, 133, 136])
+def test_of_more_points_than_cocos_the_first_17_are_cocos(tmp_path, number):
+    file = read_points(write(tmp_path, [{"image_id": "a.jpg", "keypoints": flat(number), "score": 1}]))
+    points = file.found["a.jpg"]
+    assert points.skeleton == COCO_17
+    assert points.values[0, :, 0].tolist() == [10 + row for row in range(17)]
 
 
 def test_the_25_points_of_openpose_become_its_18(tmp_path):
@@ -392,7 +400,7 @@ def test_wrong_rows_of_npz_are_left_out_and_named(tmp_path):
         ({"skeleton": "body-25"}, "has the skeleton 'body-25', which is not known"),
         ({"point_names": np.array(["a", "a"])}, "point_names: a point is named twice"),
         ({"skeleton": "openpose-18"}, "key points have the shape [1, 17, 3], and 'openpose-18' has 18 points"),
-        ({"points": np.full((1, 26, 3), 9)}, "has 26 key points, and nothing says which"),
+        ({"points": np.full((1, 27, 3), 9)}, "has 27 key points, and nothing says which"),
     ],
 )
 def test_wrong_arrays_are_named(tmp_path, arrays, cause):

@@ -22,6 +22,11 @@ def file_of(*rows: str, problems=()) -> CueFile[KeyPoints]:
     )
 
 
+def apart(names):
+    """Crops of these names, each of its own content."""
+    return {name: name for name in names}
+
+
 @pytest.mark.parametrize(
     ("row", "crop"),
     [
@@ -37,7 +42,7 @@ def file_of(*rows: str, problems=()) -> CueFile[KeyPoints]:
 )
 def test_a_row_finds_its_crop_by_path_or_else_by_name(row, crop):
     file = file_of(row)
-    found = matched(file, ["query/a.jpg", "gallery/b.v2.jpg", "gallery/c.jpg"])
+    found = matched(file, apart(["query/a.jpg", "gallery/b.v2.jpg", "gallery/c.jpg"]))
     assert list(found.found) == [crop]
     assert found.found[crop] is file.found[row]
     assert found.where == {crop: "f.json, [0]"}
@@ -62,7 +67,7 @@ def test_a_row_finds_its_crop_by_path_or_else_by_name(row, crop):
     ],
 )
 def test_a_row_of_no_crop_or_of_several_is_reported(rows, crops, at, cause):
-    found = matched(file_of(*rows), crops)
+    found = matched(file_of(*rows), apart(crops))
     assert [problem.where for problem in found.problems] == [f"f.json, [{n}]" for n in at]
     assert found.problems[0].cause == cause
     assert found.problems[0].remedy == "give the path of the crop inside its dataset, or take the row out"
@@ -82,7 +87,7 @@ NAMES = st.lists(
 def test_no_row_is_lost_and_no_crop_has_two(rows, crops):
     before = DataError("f.json, [99]", "was wrong", "correct it")
     file = file_of(*rows, problems=(before,))
-    found = matched(file, crops)
+    found = matched(file, apart(crops))
     assert found.problems[0] is before
     assert len(found.found) + len(found.problems) - 1 == len(rows)
     assert set(found.found) <= set(crops)
@@ -91,8 +96,18 @@ def test_no_row_is_lost_and_no_crop_has_two(rows, crops):
         row = next(row for row in rows if file.found[row] is value)
         assert found.where[crop] == file.where[row]
         assert row.split("/")[-1][0] == crop.split("/")[-1][0]
-    assert matched(file, crops + crops).found == found.found
-    assert matched(file, crops[::-1]).found == found.found
+    assert matched(file, apart(crops[::-1])).found == found.found
+
+
+def test_copies_of_a_crop_are_one():
+    names = {"query/a.jpg": b"1", "gallery/a.jpg": b"1", "query/b.jpg": b"2", "gallery/b.jpg": b"3"}
+    found = matched(file_of("a", "b"), names)
+    assert list(found.found) == ["gallery/a.jpg"]
+    assert [problem.cause for problem in found.problems] == [
+        "is of 'b', and 2 crops are called so (gallery/b.jpg, query/b.jpg)"
+    ]
+    both = matched(file_of("query/a", "gallery/a"), names)
+    assert set(both.found) == {"query/a.jpg", "gallery/a.jpg"}
 
 
 def pose(*points: tuple[float, float, float]) -> KeyPoints:
@@ -105,11 +120,15 @@ def fit(value, size=(128, 64), **options):
     return fitted(CueFile("f.json", {"a.jpg": value}, {"a.jpg": "f.json, [0]"}), lambda name: size, **options)
 
 
-def test_points_inside_and_on_the_border_are_left_alone():
-    value = pose((0, 0, 1), (64, 128, 1), (-0.5, 128.5, 1), (-900, 900, 0))
+def test_points_inside_are_left_alone_and_those_on_the_border_are_moved_inside():
+    value = pose((0, 0, 1), (64, 128, 1), (-900, 900, 0))
     found = fit(value)
     assert found.problems == ()
     assert found.found["a.jpg"] is value
+    found = fit(pose((5, 5, 1), (-0.5, 128.5, 0.7), (-900, 900, 0)))
+    assert found.problems == ()
+    expected = np.array([[5, 5, 1], [0, 128, 0.7], [-900, 900, 0]], np.float32)
+    np.testing.assert_array_equal(found.found["a.jpg"].values[0, :3], expected)
 
 
 def test_points_outside_lose_their_score_and_are_reported():

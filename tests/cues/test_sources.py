@@ -10,7 +10,7 @@ from glimpse.cues.cache import CueCache, Row, digest_of
 from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import COCO_17
 from glimpse.cues.sources import CachedPoints, EstimatedPoints, open_points
-from glimpse.errors import ConfigError
+from glimpse.errors import ConfigError, DataError
 
 CROP = Image.new("RGB", (8, 16))
 ONE = KeyPoints(np.ones((1, 17, 3)), COCO_17)
@@ -29,7 +29,8 @@ def test_a_cache_knows_crops_by_their_files(folder: Path) -> None:
     found = points(CROP, lambda: b"file")
     assert found is not None
     np.testing.assert_array_equal(found.values, ONE.values)
-    assert points(CROP, lambda: b"another file") is None
+    with pytest.raises(DataError, match=r"'a@1' has no row of this crop. Remedy: make them of all crops"):
+        points(CROP, lambda: b"another file")
     with pytest.raises(
         ConfigError, match=r"this crop has none, or was changed .*Remedy: name an estimator: movenet:PATH"
     ):

@@ -246,6 +246,13 @@ def test_wrong_options_are_refused(wrong):
         PGFAOptions(**wrong)
 
 
+@pytest.mark.parametrize(("lam", "row"), [(0, "no_partial"), (1, "no_global")])
+def test_the_ends_of_lambda_are_rows(lam, row):
+    with pytest.raises(ValidationError, match=f"lam {lam} leaves a branch without its loss: set row to {row}"):
+        PGFAOptions(lam=lam)
+    assert PGFAOptions(lam=lam, row=row).row == row
+
+
 def test_key_points_are_needed_by_heat_maps_and_by_the_labels_of_matching():
     points = Needs(points=OPENPOSE_18)
     for row in ("pgfa", "no_partial"):
@@ -335,7 +342,7 @@ def test_each_loss_and_its_gradients_are_those_of_its_equation(name):
     assert not f.grad.any()  # of the other branch
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.2, 0.9, 1.0])
+@pytest.mark.parametrize("lam", [0.2, 0.9])
 def test_lambda_weighs_the_branches_and_the_rows_are_its_ends(lam):
     o = outputs()
     halves = pgfa(lam=0.5).eval().losses(o, PIDS)

@@ -32,6 +32,8 @@ class CueCount:
         nobody: of the covered, those with fewer than 3 points found, or 3 % of the crop shown as a person.
         several: of the covered, those with more than one person (key points only).
         mean: over the covered: points found of the target person, or percent of the crop that shows a person.
+        groups: mean percent of the crop that shows each group of parts; groups that are never seen speak of a wrong
+            scheme. None for key points.
         score: mean score of the target person's points; `None` for part maps.
         missing: names of the first crops without cues.
     """
@@ -44,6 +46,7 @@ class CueCount:
     nobody: int
     several: int
     mean: float
+    groups: dict[str, float]
     score: float | None
     missing: tuple[str, ...]
 
@@ -103,10 +106,13 @@ def _count(
     found = [(name, table.get(digest)) for name, digest in crops]
     values = [value for _, value in found if value is not None]
     means, scores, several, nobody = [], [], 0, 0
+    groups = dict.fromkeys(table.says.groups, 0.0) if isinstance(table.says, PartScheme) else {}
     for value in values:
         if isinstance(value, PartMap):
             means.append(100 * value.body)
             nobody += value.body < LEAST_BODY
+            for group in groups:
+                groups[group] += 100 * float(value.mask(group).mean()) / len(values)
             continue
         target = value.target(THRESHOLD)
         several += value.people > 1
@@ -122,6 +128,7 @@ def _count(
         nobody=nobody,
         several=several,
         mean=float(np.mean(means)) if means else 0.0,
+        groups=groups,
         score=float(np.mean(scores)) if scores else None,
         missing=tuple(name for name, value in found if value is None)[:5],
     )

@@ -89,7 +89,7 @@ def make_cues(
     started = time.perf_counter()
     says = estimator.skeleton if isinstance(estimator, PointEstimator) else estimator.scheme
     made = Made(estimator.name)
-    todo = _unknown(samples, cache, "points" if isinstance(estimator, PointEstimator) else "parts", made, skip_bad)
+    todo, _ = _unknown(samples, cache, "points" if isinstance(estimator, PointEstimator) else "parts", made, skip_bad)
     _advance(progress, len(samples) - len(todo))
     with cache.writer(estimator.name, says) as writer, _looks(estimator, [crop for _, crop in todo], jobs) as found:
         for (digest, sample), result in zip(todo, found, strict=True):
@@ -133,7 +133,7 @@ def make_limbs(
         masks = others[0] if len(others) == 1 else None
     persons = cache.parts(masks)
     made = Made(f"limbs@{hashlib.sha256(f'{joints.source} {persons.source}'.encode()).hexdigest()[:8]}")
-    todo = _unknown(samples, cache, "parts", made, skip_bad)
+    todo, _ = _unknown(samples, cache, "parts", made, skip_bad)
     _advance(progress, len(samples) - len(todo))
     with cache.writer(made.source, LIMBS) as writer:
         for digest, sample in todo:
@@ -147,10 +147,13 @@ def make_limbs(
     return made.timed(started)
 
 
-def _unknown(samples: Sequence[Sample], cache: CueCache, kind: Kind, made: Made, skip_bad: bool) -> list[Crop]:
-    """Crops of which the cache has nothing by the source, each content once."""
+def _unknown(
+    samples: Sequence[Sample], cache: CueCache, kind: Kind, made: Made, skip_bad: bool
+) -> tuple[list[Crop], dict[str, bytes]]:
+    """Crops of which the cache has nothing by the source, each content once; and the digests of all by name."""
     seen = cache.digests(kind, made.source)
     todo: list[Crop] = []
+    digests: dict[str, bytes] = {}
     for sample in samples:
         try:
             digest = digest_of(sample.store.read(sample.name))
@@ -159,12 +162,13 @@ def _unknown(samples: Sequence[Sample], cache: CueCache, kind: Kind, made: Made,
                 raise
             made.bad.append(error)
             continue
+        digests[sample.name] = digest
         if digest in seen:
             made.known += 1
         else:
             seen.add(digest)
             todo.append((digest, sample))
-    return todo
+    return todo, digests
 
 
 _estimator: Estimator  # of this process
@@ -227,6 +231,7 @@ def add_file(
     cache: CueCache,
     file: CueFile[Value],
     *,
+    name: str | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Made:
@@ -236,6 +241,8 @@ def add_file(
         samples: the crops.
         cache: where the cues go.
         file: what `read_points` or `read_parts` gave.
+        name: of the source in the cache; files that were made in the same way, one for each split perhaps, may share
+            one. The file's own name and a digest of what it says if not given.
         skip_bad: see `make_cues`.
         progress: see `make_cues`.
 
@@ -244,14 +251,17 @@ def add_file(
         points and maps that do not fit theirs; `missing` the crops of which the file has nothing.
 
     Raises:
+        ConfigError: `name` cannot be one of a folder.
         DataError: a crop cannot be read (without `skip_bad`), the cache is damaged, or the file is of other crops.
     """
     started = time.perf_counter()
-    made = Made(_source(file))
+    if name is not None and not re.fullmatch(r"[\w.+=@-]+", name):
+        raise ConfigError("name", f"'{name}' is not only letters, digits and . + = @ -", "choose such a name")
+    made = Made(name or _source(file))
     first = next(iter(file.found.values()))
     says = first.skeleton if isinstance(first, KeyPoints) else first.scheme
     crops: dict[str, tuple[bytes, tuple[int, int]]] = {}
-    todo = _unknown(samples, cache, "points" if isinstance(says, Skeleton) else "parts", made, skip_bad)
+    todo, digests = _unknown(samples, cache, "points" if isinstance(says, Skeleton) else "parts", made, skip_bad)
     for digest, sample in todo:
         try:
             image = decode(sample.store.read(sample.name), sample.path)
@@ -261,7 +271,7 @@ def add_file(
                 raise
             made.bad.append(error)
         _advance(progress, 1)
-    known = matched(file, [sample.name for sample in samples])
+    known = matched(file, digests)
     if not known.found:
         cause = f"none of its {count(len(file.found), 'row')} is of any of the {count(len(samples), 'crop')}"
         raise DataError(file.path, f"{cause} (first: '{next(iter(file.found))}')", known.problems[-1].remedy)

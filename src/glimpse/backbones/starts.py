@@ -44,6 +44,10 @@ BACKBONES: Mapping[BackboneName, Callable[[], Backbone]] = {
 }
 
 
+_INSERTED = ("visibility.", "attention.")
+"""Beginnings of the names of what is put into a backbone, and is in none that comes from elsewhere."""
+
+
 class Start(BaseModel):
     """Where the weights of a backbone came from, for the card of what is trained from them.
 
@@ -91,7 +95,8 @@ def load_start(backbone: Backbone, name: BackboneName, start: str | Path) -> Sta
     Args:
         backbone: what `build_backbone(name)` gave.
         start: `scratch` (leave it as it is), `imagenet` (timm downloads its weights) or a `.safetensors` file: of a
-            backbone, or of a method trained here. Tensors that belong to a head are left out.
+            backbone, or of a method trained here. Tensors that belong to a head are left out. What a method puts into
+            the backbone, a visibility head or an attention, may be missing from the file.
 
     Raises:
         WeightsError: the file is missing or damaged, or does not fit the backbone.
@@ -108,15 +113,16 @@ def load_start(backbone: Backbone, name: BackboneName, start: str | Path) -> Sta
     wanted = backbone.state_dict()
     # Files name tensors as timm and others do; a visibility head is beside their network, and always ours.
     given = {key: tensors[own] for key in wanted if (own := key.removeprefix("net.")) in tensors}
-    # A start may come without a visibility head, which a stage will teach; half a head is an error.
-    has_head = any(key.startswith("visibility.") for key in given)
+    # A start may come without a visibility head or an attention, which the training will teach; half of one is wrong.
+    absent = tuple(part for part in _INSERTED if not any(key.startswith(part) for key in given))
     missing = [
         key
         for key in wanted
-        if key not in given
-        and not key.endswith("num_batches_tracked")
-        and (has_head or not key.startswith("visibility."))
+        if key not in given and not key.endswith("num_batches_tracked") and not key.startswith(absent)
     ]
+    if "attention." in absent and any(key.startswith("attention.") for key in tensors):
+        cause = "has an attention after its first stage, as SGSFA has, and what comes after it knows no other input"
+        raise WeightsError(path, cause, "train the method that it is of, or start from weights without one")
     wrong = [key for key, value in given.items() if value.shape != wanted[key].shape]
     if missing or wrong:
         raise WeightsError(

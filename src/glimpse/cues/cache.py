@@ -167,7 +167,8 @@ class CueCache:
             raise ConfigError(self.folder, f"has no {said}", remedy)
         if source is None and len(known) > 1:
             cause = f"has {said} by {', '.join(known)}, and none is named"
-            raise ConfigError(self.folder, cause, "name one of them")
+            search = f"; to search, {option} cache:{self.folder},{known[0]}" if kind == "points" else ""
+            raise ConfigError(self.folder, cause, f"name one of them ({option} {known[0]}{search})")
         source = known[0] if source is None else source
         if source not in known:
             raise ConfigError(self.folder, f"has no {said} by '{source}'", f"choose from {', '.join(known)}")

@@ -29,8 +29,10 @@ BODY_25 = Skeleton(
 )
 """OpenPose's 25 points, which are read as its 18."""
 
-_BY_NUMBER = {17: COCO_17, 18: OPENPOSE_18}
-_SKELETON_REMEDY = "pass skeleton=, the names of the points in the order of the file"
+_BY_NUMBER = {17: COCO_17, 18: OPENPOSE_18, 25: BODY_25}
+_MORE_THAN_COCO = (26, 133, 136)
+"""Numbers of points of Halpe's bodies, of COCO's whole bodies and of Halpe's: their first 17 are COCO's."""
+_SKELETON_REMEDY = "give points by COCO's 17 or OpenPose's 18, or in Python skeleton=, their names in the file's order"
 
 
 @dataclass
@@ -69,6 +71,8 @@ class People:
 
     def add_all(self, name: str, where: str, values: npt.NDArray[Any], declared: Skeleton | None = None) -> None:
         """Keep people `[n, k, 3]` of the crop `name`."""
+        if declared is None and self.wanted is None and values.shape[1] in _MORE_THAN_COCO:
+            values = values[:, : len(COCO_17)]
         skeleton = declared or self._by_number(where, values.shape[1])
         with np.errstate(over="ignore"):
             points = KeyPoints(values, skeleton)
@@ -92,9 +96,9 @@ class People:
     def _by_number(self, where: str, number: int) -> Skeleton:
         if self.wanted is not None and len(self.wanted) == number:
             return self.wanted
-        if number not in _BY_NUMBER and number != len(BODY_25):
+        if number not in _BY_NUMBER:
             raise DataError(where, f"has {number} key points, and nothing says which", _SKELETON_REMEDY)
-        return _BY_NUMBER.get(number, BODY_25)
+        return _BY_NUMBER[number]
 
     def done(self) -> CueFile[KeyPoints]:
         """What was read.

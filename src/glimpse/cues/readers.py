@@ -7,7 +7,7 @@ import posixpath
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,25 +157,26 @@ def load_arrays(path: str | Path) -> dict[str, npt.NDArray[Any]]:
         raise DataError(path, f"cannot be read as npz ({str(error).splitlines()[0]})", remedy) from error
 
 
-def matched(file: CueFile[Value], names: Collection[str]) -> CueFile[Value]:
+def matched(file: CueFile[Value], names: Mapping[str, Hashable]) -> CueFile[Value]:
     """The same cues by the names of the crops of a dataset.
 
     A row is of the crop of the same path; else of that of the same path but for the ending; else of that of the same
     file name but for the ending, wherever the two lie, if no other row and no other crop is called so. So the masks
-    `query/a.png` find `query/a.jpg`, and AlphaPose's `a.jpg` does, if there is no `gallery/a.jpg`.
+    `query/a.png` find `query/a.jpg`, and AlphaPose's `a.jpg` does, if there is no other `gallery/a.jpg`.
 
     Args:
         file: cues, as they were read.
-        names: paths of the crops inside their store.
+        names: paths of the crops inside their store, and what tells their contents apart: of crops of one name and one
+            content the first is taken.
 
     Returns:
         Cues by names of crops. Its problems are those of `file`, and one for each row that is of no crop or may be
-        of several. `len(set(names)) - len(matched(...).found)` crops have no row.
+        of several. `len(names) - len(matched(...).found)` crops have no row.
 
     >>> from glimpse.cues.skeleton import COCO_17
     >>> nobody = KeyPoints(np.zeros((0, 17, 3)), COCO_17)
     >>> file = CueFile("poses.json", {"a.jpg": nobody, "b.jpg": nobody}, {"a.jpg": "row 0", "b.jpg": "row 1"})
-    >>> found = matched(file, ["query/a.jpg", "query/c.jpg"])
+    >>> found = matched(file, {"query/a.jpg": 1, "query/c.jpg": 2})
     >>> list(found.found), found.problems[0].where, found.problems[0].cause
     (['query/a.jpg'], 'row 1', "is of 'b.jpg', and no crop is called so")
     """
@@ -187,7 +188,8 @@ def matched(file: CueFile[Value], names: Collection[str]) -> CueFile[Value]:
         same = Counter(key_of_row(row) for row in rows)
         called: dict[str, list[str]] = defaultdict(list)
         for crop in crops:
-            called[key_of_crop(crop)].append(crop)
+            if names[crop] not in [names[other] for other in called[key_of_crop(crop)]]:
+                called[key_of_crop(crop)].append(crop)
         taken = set(chosen.values())
         for row in rows:
             key = key_of_row(row)
@@ -279,6 +281,11 @@ def _inside(
     found = score > 0
     inside = (x >= -tolerance) & (x <= width + tolerance) & (y >= -tolerance) & (y <= height + tolerance)
     lost = found & ~inside
+    # What is inside by the tolerance only is put on the edge: all else that reads it goes by the crop itself.
+    edge = np.stack([np.clip(x, 0.0, width), np.clip(y, 0.0, height), score], -1)
+    moved = np.where((found & inside)[..., None], edge, points.values)
+    if (moved != points.values).any():
+        points = KeyPoints(moved, points.skeleton)
     number = int(lost.sum())
     if not number:
         return points, ()

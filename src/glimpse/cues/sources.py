@@ -12,7 +12,7 @@ from glimpse.cues.cache import CueCache, CueTable, digest_of
 from glimpse.cues.estimators import KINDS, PointEstimator, open_estimator
 from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import Skeleton
-from glimpse.errors import ConfigError
+from glimpse.errors import ConfigError, DataError
 
 Read = Callable[[], bytes]
 """Gives the bytes of a crop's file."""
@@ -61,12 +61,17 @@ class CachedPoints:
 
         Raises:
             ConfigError: the crop has no file, or was changed.
-            DataError: its row is damaged.
+            DataError: it is not in the cache, or its row is damaged.
         """
         if read is None:
             cause = "a cache knows crops by their files, and this crop has none, or was changed after it was read"
             raise ConfigError("key points", cause, f"name an estimator: {', '.join(KINDS[:3])}")
-        return self.table.get(digest_of(read()))
+        found = self.table.get(digest_of(read()))
+        if found is None:
+            # That nobody is in it would be a finding. That nobody looked would give wrong distances in silence.
+            cause = f"'{self.table.source}' has no row of this crop"
+            raise DataError("key points", cause, "make them of all crops: glimpse cues make DATA --out FOLDER")
+        return found
 
 
 def open_points(spec: str) -> PointSource:

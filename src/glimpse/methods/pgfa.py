@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,6 +69,13 @@ class PGFAOptions(BaseModel):
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     part_id: float = Field(default=1.0, ge=0)
     pose_id: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _both_learn(self) -> PGFAOptions:
+        if self.row == "pgfa" and self.lam in (0.0, 1.0):
+            row = "no_partial" if self.lam == 0 else "no_global"
+            raise ValueError(f"lam {self.lam:g} leaves a branch without its loss: set row to {row}")
+        return self
 
     @property
     def has_parts(self) -> bool:

@@ -227,6 +227,7 @@ class _Training:
 
         lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         backbone = build_backbone(recipe.backbone, visibility=recipe.visibility)
+        self.method = self._build(recipe.method, recipe.options, backbone)  # first: it may put an attention into it
         self.start: Start = self._load_start(backbone)
         self.transforms: TransformSettings = recipe.transforms.model_copy(
             update={"mean": self.start.mean, "std": self.start.std}
@@ -237,7 +238,6 @@ class _Training:
             self.notes += notes
             self.transforms = self.transforms.model_copy(update={"swap": swaps(asked.cues.needs)})
         self.crops = CropDataset(crops, self.labels, TrainTransform(self.transforms, crops), self.cues)
-        self.method = self._build(recipe.method, recipe.options, backbone)
         # Anchors come from the start, whatever earlier stages do to the backbone.
         self._reference = copy.deepcopy(backbone) if any(stage.anchor for stage in recipe.stages) else None
         if self._reference is not None:
