@@ -327,11 +327,20 @@ def test_a_prepared_crop_is_hardly_larger_than_its_vectors():
     assert EXACT.prepare(g).bytes_per_row == 4 * (10 * 200 + 10 * 10 + 2 * 10)
 
 
-def test_what_was_prepared_for_another_beta_or_other_rows_is_not_taken():
+def test_what_was_prepared_for_another_beta_is_not_taken():
     prepared = EXACT.prepare(crops(2))
-    for other in (KINDS["other beta"], KINDS["strong rows"]):
-        with pytest.raises(EmbeddingError, match=r"there is no tensor 'vectors', only vectors.basis.0.01, "):
-            other.matrix(prepared, prepared)
+    with pytest.raises(EmbeddingError, match=r"there is no tensor 'vectors', only vectors.basis.0.01, "):
+        KINDS["other beta"].matrix(prepared, prepared)
+
+
+def test_few_rows_are_of_what_was_prepared_for_all():
+    q, g = crops(3, seed=1), crops(4, seed=2)
+    few = ReconstructionDistance(rows=2)
+    prepared = EXACT.prepare(g)
+    assert few.prepare(prepared).names == prepared.names
+    assert_close(few.matrix(EXACT.prepare(q), prepared), few.matrix(q, g))
+    both = Cascade(few, EXACT, 2).prepare(g)
+    assert both.bytes_per_row == prepared.bytes_per_row
 
 
 def like_maps(n: int, seed: int, count: int = 30, width: int = 128) -> Embedding:
@@ -409,8 +418,9 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
+        given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and not tensor._is_view():
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:  # no view
                 self.found = max(self.found, tensor.nbytes)
         return result
 

@@ -131,7 +131,7 @@ class ReconstructionDistance:
         normalise: whether to divide by the sum of the weights; as printed (false) a distance is in [0, N] and no query
             can be compared with another.
         rows: make the query's vectors of the strongest `rows` directions of Y only (rows of B), `None` for all. That is
-            N / rows times quicker, and never nearer: a shortlist for the whole.
+            N / rows times quicker, and never nearer: a shortlist for the whole, from the same prepared embedding.
         parts: name of a tensor `[n, N, K]` that says how much of each vector lies in each of the K parts that
             explanations show, summing to 1 over them; `None` for each vector a part.
         names: names of the parts; `part 1`, `part 2`, ... if not given.
@@ -182,7 +182,7 @@ class ReconstructionDistance:
     def _basis(self) -> str:
         """Name of B; all that B depends on is in it."""
         by = "" if self.shares is None else f".{self.shares}"
-        return f"{self.vectors}.basis{by}.{self.beta:g}" + ("" if self.rows is None else f".{self.rows}")
+        return f"{self.vectors}.basis{by}.{self.beta:g}"
 
     @property
     def _spectrum(self) -> str:
@@ -190,8 +190,8 @@ class ReconstructionDistance:
 
     @property
     def _mix(self) -> str:
-        """Name of what makes the vectors of B; of some rows of B they cannot be made, so then it is the vectors."""
-        return f"{self._basis}.mix" if self.rows is None else f"{self._basis}.unit"
+        """Name of what makes the vectors of B."""
+        return f"{self._basis}.mix"
 
     @property
     def _weights(self) -> str | None:
@@ -213,10 +213,10 @@ class ReconstructionDistance:
         n, count, width = vectors.shape
         self._check_parts(embedding, count)
         shares = None if self.shares is None else weights_of(embedding, self.shares, self.vectors).float()
-        kept = min(count, width, self.rows or count)
+        kept = min(count, width)
         basis = vectors.new_empty(n, kept, width, dtype=self.compute)
         spectrum = vectors.new_empty(n, kept, dtype=torch.float32)
-        mix = vectors.new_empty(n, count, kept if self.rows is None else width, dtype=self.compute)
+        mix = vectors.new_empty(n, count, kept, dtype=self.compute)
         for rows in slices(n, max(1, WORKSPACE_BYTES // (5 * 8 * count * width))):
             x = unit_vectors(vectors[rows])
             y = (x if shares is None else x * shares[rows, :, None]).double()
@@ -226,8 +226,7 @@ class ReconstructionDistance:
             scale = (values + 2 * self.beta).sqrt() / (values + self.beta)
             basis[rows] = (scale[..., None] * (directions.mT @ y)).to(self.compute)
             spectrum[rows] = values.float()
-            there = x if shares is None else x * (shares[rows] > 0)[..., None]
-            mix[rows] = (directions / scale[:, None] if self.rows is None else there).to(self.compute)
+            mix[rows] = (directions / scale[:, None]).to(self.compute)
         tensors = {self._basis: basis, self._spectrum: spectrum, self._mix: mix}
         if self.weights is not None and self._weights is not None:
             tensors[self._weights] = weights_of(embedding, self.weights, self.vectors).float()
@@ -255,7 +254,7 @@ class ReconstructionDistance:
             EmbeddingError: an embedding has not what the distance reads, or the two do not fit each other.
         """
         query, gallery = fitting(self, query, gallery)
-        basis, spectrum = gallery[self._basis], gallery[self._spectrum]
+        basis, spectrum = self._dictionary(gallery)
         count, (kept, width) = query[self._mix].shape[1], basis.shape[1:]
         # Half of the workspace for the vectors of both sides, half for their products.
         step = int(min(WORKSPACE_BYTES / (2 * 18 * count * width), (WORKSPACE_BYTES / (2 * 8 * count * kept)) ** 0.5))
@@ -276,7 +275,7 @@ class ReconstructionDistance:
         """
         query, gallery = fitting(self, query, gallery)
         index = check_index(query, gallery, index)
-        basis, spectrum = gallery[self._basis], gallery[self._spectrum]
+        basis, spectrum = self._dictionary(gallery)
         count, (kept, width) = query[self._mix].shape[1], basis.shape[1:]
         step = max(1, WORKSPACE_BYTES // (2 * 4 * kept * (2 * width + count)))
         out = torch.empty(index.shape, device=query.device)
@@ -289,11 +288,13 @@ class ReconstructionDistance:
                     out[row, columns] = self._distance(errors, weights, spectrum[chosen])[0]
         return out
 
+    def _dictionary(self, gallery: Embedding) -> tuple[Tensor, Tensor]:
+        """The rows of B that are used, the strongest first, `[g, r, d]`, and their spectrum `[g, r]`."""
+        return gallery[self._basis][:, : self.rows], gallery[self._spectrum][:, : self.rows]
+
     def _probe(self, query: Embedding) -> tuple[Tensor, Tensor]:
         """The query's vectors at length 1 `[q, N, d]` float32 and their weights `[q, N]`."""
-        x = query[self._mix].float()
-        if self.rows is None:
-            x = x @ query[self._basis].float()
+        x = query[self._mix].float() @ query[self._basis].float()
         length = torch.linalg.vector_norm(x, dim=-1)
         there = length > EPS
         x = x * torch.where(there, 1.0 / length.clamp_min(EPS), 0.0)[..., None]
@@ -340,7 +341,7 @@ class ReconstructionDistance:
         with in_float32(query[self._basis]):
             x, weights = self._probe(query)
             _, g_weights = self._probe(gallery)
-            basis, spectrum = gallery[self._basis], gallery[self._spectrum]
+            basis, spectrum = self._dictionary(gallery)
             errors = self._errors(x, weights, basis, spectrum, torch.float32)
             distance = float(self._distance(errors, weights, spectrum))
         q_members, q_mass = self._members(query, weights)
