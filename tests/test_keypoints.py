@@ -119,6 +119,39 @@ def test_files_are_handed_on_where_the_crop_is_as_it_lies_there(posed: Model, tm
     assert reads == [None, None, None]
 
 
+def test_heat_maps_reach_a_method_that_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Tensor] = []
+
+    class Warm(Posed):
+        @classmethod
+        def needs(cls, options: BaseModel, when: str) -> Needs:
+            return Needs(points=COCO_17, heat=True)
+
+        def heads(self, features: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Outputs:
+            assert cues is not None
+            given.append(cues.heat)
+            return super().heads(features, visible, cues)
+
+    def glowing(image: Image.Image, read: Any = None) -> KeyPoints | None:
+        heat = np.zeros((17, 16, 4), np.uint8)
+        heat[0, 2, 1], heat[5, 12, 3] = 255, 128
+        return KeyPoints(np.ones((1, 17, 3)), COCO_17, heat) if np.asarray(image).any() else None
+
+    monkeypatch.setitem(METHODS, "posed", Warm)  # type: ignore[arg-type]
+    model = Model(build(card()), card(), "posed@1", precision="float32", keypoints=glowing)
+    model.embed([crop(), crop(0)])
+    (heat,) = given
+    assert heat.shape == (2, 17, 16, 8)  # the input is 64 x 32
+    assert heat[0, 0].nonzero().tolist() == [[2, 2], [2, 3]]
+    assert heat[0, 5, 12, 6:].tolist() == pytest.approx([(128 / 255) ** 2] * 2)
+    assert not heat[1].any()  # nobody
+    model.embed([crop()], [(0, 0, 16, 32)])
+    assert given[1][0, 0, 2, 2] == 1
+    assert not given[1][0, 5].any()  # what a prompt hides
+    monkeypatch.setitem(METHODS, "posed", Posed)  # type: ignore[arg-type]
+    Model(build(card()), card(), "posed@1", precision="float32", keypoints=glowing).embed([crop()])
+
+
 def test_without_key_points_nothing_is_read(tmp_path: Path) -> None:
     model = Model(build(card()), card(), "posed@1", precision="float32")
     missing = [Sample(store, "gone.png", 0) for store in [folder(tmp_path / "crops")[0].store]]

@@ -21,6 +21,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from glimpse.backbones import BackboneName, Look, Start, build_backbone, load_start, preprocessing, read_safetensors
 from glimpse.backbones.fast import Precision, folded, in_bfloat16, keep_freed_memory
@@ -332,7 +333,7 @@ class Model:
                 return None
             images, shown = zip(*(self._transform(crop.image, crop.visible) for crop in chunk), strict=True)
             prompted = any(crop.visible is not None for crop in chunk)
-            cues = None if needs.points is None else self._cues(chunk, shown, needs.points)
+            cues = None if needs.points is None else self._cues(chunk, shown, needs.points, needs.heat)
             return _Batch(torch.stack(images), torch.stack(shown) if prompted else None, cues)
 
         with ThreadPoolExecutor(1) as reader:
@@ -341,10 +342,11 @@ class Model:
                 ahead = reader.submit(make)
                 yield batch
 
-    def _cues(self, crops: Sequence[_Crop], shown: Sequence[Tensor], skeleton: Skeleton) -> Cues:
-        """Key points of the targets, in pixels of the input."""
+    def _cues(self, crops: Sequence[_Crop], shown: Sequence[Tensor], skeleton: Skeleton, with_heat: bool) -> Cues:
+        """Key points of the targets, in pixels of the input, and heat maps, if they are wanted and given."""
         height, width = self.size
         points, scales = torch.zeros(len(crops), len(skeleton), 3), torch.zeros(len(crops), 2)
+        heat: dict[int, Tensor] = {}
         assert self.keypoints is not None
         for row, crop in enumerate(crops):
             across, down = crop.image.size
@@ -353,12 +355,21 @@ class Model:
                 people = self.keypoints(crop.image, crop.read)
             except DataError as error:
                 raise DataError(crop.path or error.where, error.cause, error.remedy) from error
-            target = None if people is None else people.to(skeleton).target()
+            people = None if people is None else people.to(skeleton)
+            target = None if people is None else people.target()
+            if with_heat and people is not None and people.heights is not None:
+                size = (height // 4, width // 4)
+                heights = F.adaptive_max_pool2d(torch.from_numpy(people.heights), size)
+                heat[row] = heights * F.adaptive_avg_pool2d(shown[row][None], size)
             if target is not None:
                 points[row] = torch.from_numpy(target)
                 points[row, :, :2] *= scales[row]
                 points[row, :, 2] *= point_shown(points[row], shown[row])
-        return Cues(points, torch.zeros(len(crops), 0, height, width), scales)
+        cues = Cues(points, torch.zeros(len(crops), 0, height, width), scales)
+        if not heat:
+            return cues
+        blank = torch.zeros_like(next(iter(heat.values())))
+        return cues._replace(heat=torch.stack([heat.get(row, blank) for row in range(len(crops))]))
 
     def _embeddings(self, crops: Iterator[_Crop], count: int) -> Iterator[Embedding]:
         """One embedding per batch, in order."""

@@ -43,6 +43,20 @@ def test_key_points_come_back_whatever_the_number_of_people(tmp_path):
     assert digest_of(b"another") not in table
 
 
+def test_heat_maps_come_back_with_their_points(tmp_path):
+    heat = np.random.default_rng(0).integers(0, 256, (17, 5, 3), dtype=np.uint8)
+    one, cache = people(1), CueCache(tmp_path)
+    digests = write(cache, [people(0), people(1), KeyPoints(one.values, COCO_17, heat)])
+    table = CueCache(tmp_path).points()
+    assert table.has_heat
+    assert table.get(digests[0]).heat is None
+    assert table.get(digests[1]).heat is None
+    np.testing.assert_array_equal(table.get(digests[2]).heat, heat)
+    (tmp_path / "other").mkdir()
+    write(CueCache(tmp_path / "other"), [one])
+    assert not CueCache(tmp_path / "other").points().has_heat
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=arrays(np.uint8, SIZE, elements=st.integers(0, 19)))
 def test_part_maps_come_back_to_the_last_pixel(labels, tmp_path_factory):

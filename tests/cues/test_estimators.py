@@ -40,7 +40,7 @@ def stand_in(monkeypatch, inputs, outputs) -> None:
         return [{"index": row, "dtype": kind, "shape": np.array(shape)} for row, (kind, shape) in enumerate(tensors)]
 
     class Interpreter:
-        def __init__(self, model_path, num_threads):
+        def __init__(self, model_path, num_threads, **options):
             self.threads = num_threads
 
         def allocate_tensors(self):
@@ -49,10 +49,15 @@ def stand_in(monkeypatch, inputs, outputs) -> None:
         def get_input_details(self):
             return details(inputs)
 
+        def get_tensor_details(self):
+            return [{"name": "add"} | entry for entry in details(inputs + outputs)]
+
         def get_output_details(self):
             return details(outputs)
 
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter))
+    kinds = SimpleNamespace(BUILTIN_WITHOUT_DEFAULT_DELEGATES="plain")
+    litert = SimpleNamespace(Interpreter=Interpreter, OpResolverType=kinds)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", litert)
 
 
 def echo(path: Path, shape=(1, 3, "h", "w"), kind: int = 1) -> Path:
@@ -81,6 +86,10 @@ def test_a_spec_opens_the_estimator_of_its_kind(tmp_path, monkeypatch):
     assert (points.name, points.skeleton) == (f"movenet@{digest}", COCO_17)
     assert isinstance(points, PointEstimator)
     assert not isinstance(points, PartEstimator)
+    with pytest.raises(ConfigError, match=r"has 0 tensors 'Sigmoid\.\.\.' float32"):
+        open_estimator(f"heat:movenet:{path}")
+    with pytest.raises(ConfigError, match=r"'heat:deeplab:.*': 'deeplab' gives no heat maps\. Remedy: choose"):
+        open_estimator(f"heat:deeplab:{path}")
     stand_in(monkeypatch, [("uint8", (1, 513, 513, 3))], [("int64", (1, 513, 513))])
     parts = open_estimator(f"deeplab:{path}")
     assert (parts.name, parts.scheme) == (f"deeplab@{digest},fill=0.5", PERSON)

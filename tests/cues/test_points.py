@@ -49,6 +49,22 @@ def test_the_target_is_the_first_with_most_points_above_the_threshold(values, th
     np.testing.assert_array_equal(KeyPoints(values, COCO_17).target(threshold), best)
 
 
+def test_heat_maps_are_of_one_person_and_go_with_their_points():
+    heat = np.arange(17 * 2 * 3, dtype=np.uint8).reshape(17, 2, 3)
+    points = KeyPoints(np.ones((1, 17, 3)), COCO_17, heat)
+    assert points.heights[16, 1, 2] == pytest.approx((101 / 255) ** 2)
+    left, right = COCO_17.row("left_ankle"), COCO_17.row("right_ankle")
+    np.testing.assert_array_equal(points.mirrored(64).heat[left], heat[right, :, ::-1])
+    two = Skeleton(name="two", points=("right_ankle", "nose"))
+    np.testing.assert_array_equal(points.to(two).heat, heat[[right, 0]])
+    assert points.to(OPENPOSE_18).heat is None  # nobody has a map of a neck
+    for wrong in (heat[:16], heat.astype(np.float32), heat[0], heat[:, :0]):
+        with pytest.raises(DataError, match=r"key points: have heat maps .*Remedy: give uint8 \[17, h, w\] for one"):
+            KeyPoints(np.ones((1, 17, 3)), COCO_17, wrong)
+    with pytest.raises(DataError, match="for 2 people"):
+        KeyPoints(np.ones((2, 17, 3)), COCO_17, heat)
+
+
 def test_nobody_has_no_target():
     assert KeyPoints(np.zeros((0, 17, 3)), COCO_17).target() is None
 

@@ -7,11 +7,13 @@ import pickle
 import sys
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from glimpse.cues.points import KeyPoints
 from glimpse.cues.pose_models import HeatMaps, MoveNet, RtmPose, TopDownOnnx
 from glimpse.cues.skeleton import COCO_17, Skeleton
 from glimpse.data import open_dataset, read_image
@@ -131,6 +133,32 @@ def test_heat_maps_are_the_networks_own_and_say_where_they_lie(tmp_path):
     assert small.values[:, :, 8:16].any()
 
 
+@pytest.mark.parametrize(("cells", "off"), [("strided", 0.0), ("centres", 1.5)])
+def test_heat_maps_over_a_crop_leave_its_padding_out(cells, off, tmp_path):
+    path = maps_network(tmp_path / "a.onnx", (128, 96))
+    estimator = TopDownOnnx(path, mean=ZERO, std=ONE, skeleton=RGB, cells=cells, heat=True)
+    assert estimator.name.endswith(",heat")
+    places = [(8.5, 16.5), (4.5, 8.5), (9.5, 50.5)]
+    found = estimator.points(spots((64, 16), places, sigma=3))
+    assert found.heat.shape == (3, 32, 8)  # cells of two pixels, as the network's are on this crop
+    assert found.heights.max() <= 1
+    rows, columns = np.mgrid[:32, :8] * 2 + 1.0
+    for (x, y), maps in zip(places, found.heights, strict=True):
+        # In this network a cell is the pixel at its first corner: told otherwise, it lies so much too far.
+        expected = np.exp(-((columns - x - off / 2) ** 2 + (rows - y - off / 2) ** 2) / 18)
+        np.testing.assert_allclose(maps, expected, atol=0.12)
+    plain = TopDownOnnx(path, mean=ZERO, std=ONE, skeleton=RGB, cells=cells).points(spots((64, 16), places, sigma=3))
+    assert plain.heat is None
+    np.testing.assert_array_equal(plain.values, found.values)
+
+
+def test_heat_maps_are_kept_where_they_are_nearly_nothing():
+    maps = HeatMaps(np.array([[[-3.0, 0.0005, 0.001, 0.002, 0.5, 7.0]]], np.float32), x=(1.0, 0.5), y=(1.0, 0.5))
+    heat = maps.over(1, 6)
+    points = KeyPoints(np.zeros((1, 1, 3)), Skeleton(name="one", points=("nose",)), heat)
+    np.testing.assert_allclose(points.heights[0, 0], [0, 0.0005, 0.001, 0.002, 0.5, 1], rtol=0.13)
+
+
 def test_the_score_of_bins_is_the_lower_of_both(tmp_path):
     constants = {"x": np.zeros((1, 3, 192), np.float32), "y": np.zeros((1, 3, 256), np.float32)}
     constants["x"][0, :, 10] = (0.9, 0.4, 0.8)
@@ -181,6 +209,8 @@ def test_bins_are_no_heat_maps(tmp_path):
     estimator = TopDownOnnx(bins_network(tmp_path / "a.onnx", (128, 96)), skeleton=RGB)
     with pytest.raises(ConfigError, match=r"gives bins \(SimCC\), not heat maps. Remedy: use a heat-map network"):
         estimator.heatmaps(Image.new("RGB", (9, 9)))
+    with pytest.raises(ConfigError, match=r"gives bins \(SimCC\), not heat maps"):
+        TopDownOnnx(tmp_path / "a.onnx", skeleton=RGB, heat=True)
 
 
 def test_cells_that_are_not_known_are_told():
@@ -196,8 +226,11 @@ class LightFinder:
 
     output = (1, 1, 17, 3)
 
-    def __init__(self, model_path: str, num_threads: int) -> None:
-        self.picture = np.zeros(0)
+    inside = ("Sigmoid2", "Sigmoid", "add")
+
+    def __init__(self, model_path: str, num_threads: int, **options: Any) -> None:
+        assert options in ({}, {"experimental_preserve_all_tensors": True, "experimental_op_resolver_type": "plain"})
+        self.picture, self.keeps = np.zeros(0), bool(options)
 
     def allocate_tensors(self) -> None:
         pass
@@ -208,6 +241,12 @@ class LightFinder:
     def get_output_details(self):
         return [{"index": 1, "dtype": np.float32, "shape": np.array(self.output)}]
 
+    def get_tensor_details(self):
+        shape = np.array((1, 48, 48, 17))
+        kinds = (np.float32, np.int8, np.float32)
+        named = zip(self.inside, kinds, strict=True)
+        return [{"index": 7 + k, "name": name, "dtype": kind, "shape": shape} for k, (name, kind) in enumerate(named)]
+
     def set_tensor(self, index: int, value: np.ndarray) -> None:
         assert (value.dtype, value.shape) == (np.uint8, (1, 192, 192, 3))
         self.picture = value[0, ..., 0].astype(float)
@@ -216,6 +255,9 @@ class LightFinder:
         pass
 
     def get_tensor(self, index: int) -> np.ndarray:
+        if index == 7:
+            assert self.keeps
+            return np.repeat(self.picture.reshape(1, 48, 4, 48, 4, 1).mean((2, 4)) / 255, 17, 3).astype(np.float32)
         steps = (np.arange(192) + 0.5) / 192
         y, x = (self.picture.sum(axis) @ steps / self.picture.sum() for axis in (1, 0))
         return np.array([[[(y, x, 0.75)] * 17]], np.float32)
@@ -223,7 +265,9 @@ class LightFinder:
 
 @pytest.fixture
 def light_finder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=LightFinder))
+    kinds = SimpleNamespace(BUILTIN_WITHOUT_DEFAULT_DELEGATES="plain")
+    litert = SimpleNamespace(Interpreter=LightFinder, OpResolverType=kinds)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", litert)
     path = tmp_path / "movenet.tflite"
     path.write_bytes(b"weights")
     return path
@@ -234,6 +278,21 @@ def test_movenets_points_are_in_pixels_of_the_crop(crop, light_finder):
     found = pickle.loads(pickle.dumps(MoveNet(light_finder))).points(spots(crop, [(14.2, 24.7)] * 3, sigma=3))
     assert (found.people, found.skeleton) == (1, COCO_17)
     np.testing.assert_allclose(found.values[0], [(14.2, 24.7, 0.75)] * 17, atol=0.05)
+
+
+def test_movenets_heat_maps_are_read_from_inside(light_finder, monkeypatch):
+    movenet = MoveNet(light_finder, heat=True)
+    assert movenet.name == MoveNet(light_finder).name + ",heat"
+    found = movenet.points(spots((96, 48), [(14, 24)] * 3, sigma=6))
+    assert found.heat.shape == (17, 48, 24)
+    rows, columns = np.mgrid[:48, :24] * 2 + 1.0
+    expected = np.exp(-((columns - 14) ** 2 + (rows - 24) ** 2) / 72)
+    np.testing.assert_allclose(found.heights, np.broadcast_to(expected, (17, 48, 24)), atol=0.03)
+    for inside, number in ((("Sigmoid2", "a", "Sigmoid"), 2), (("a", "Sigmoid", "b"), 0)):
+        monkeypatch.setattr(LightFinder, "inside", inside)
+        said = rf"has {number} tensors 'Sigmoid...' float32 \[1, any, any, 17\] inside, and one is needed"
+        with pytest.raises(ConfigError, match=said):
+            MoveNet(light_finder, heat=True)
 
 
 def test_movenet_with_several_people_is_told(light_finder, monkeypatch):
@@ -406,6 +465,25 @@ def test_movenet_on_real_crops_is_upright_and_the_same_when_mirrored(movenet, sh
     off = (found - mirrored)[sure][:, :2]
     assert np.median(np.linalg.norm(off, axis=1)) < 3
     assert np.abs(np.median(off, axis=0)).max() < 0.5  # no half pixel to one side
+
+
+@pytest.mark.real_data
+def test_movenets_own_heat_maps_are_highest_at_its_points(models, shared):
+    path, data = models / "movenet_single_pose_lightning_ptq.tflite", shared / "data" / "Market-1501-v15.09.15.zip"
+    if not (path.exists() and data.exists()):
+        pytest.skip(f"{path} or {data} is not there")
+    pytest.importorskip("ai_edge_litert")
+    movenet, off = MoveNet(path, heat=True), []
+    for sample in open_dataset(f"market1501:{data}").query[::280]:
+        found = movenet.points(read_image(sample))
+        k, h, w = found.heat.shape
+        assert (k, h, w) == (17, 48, 24)
+        row, column = np.divmod(found.heat.reshape(k, -1).argmax(1), w)
+        peaks = np.stack([(column + 0.5) * 64 / w, (row + 0.5) * 128 / h], 1)
+        off.append((peaks - found.values[0, :, :2])[found.values[0, :, 2] > 0.5])
+    off = np.concatenate(off)
+    assert np.median(np.linalg.norm(off, axis=1)) < 2  # a cell is 2.7 pixels
+    assert np.abs(np.median(off, axis=0)).max() < 0.7
 
 
 @pytest.mark.real_data

@@ -178,6 +178,22 @@ def test_hidden_points_are_not_there_and_shares_are_of_the_groups_maps():
     assert guide(heat_maps(points, 6, 4), joints).shares.tolist() == [[1.0, 0.0, 1.0]]
 
 
+def test_an_estimators_own_maps_take_the_place_of_drawn_ones():
+    points, own = poses(3), torch.rand(3, 17, 24, 8, generator=seeded(2))
+    method = settled(pirt())
+    with torch.no_grad():
+        features = method.backbone(crops(3))
+        expected = method.from_maps(features, own)
+        found = method.heads(features, None, points._replace(heat=own))
+        drawn = method.heads(features, None, points)
+        asked = settled(pirt(maps="drawn")).heads(features, None, points._replace(heat=own))
+    assert_close(found["parts"], expected["parts"])
+    assert not torch.allclose(found["parts"], drawn["parts"])
+    assert_close(asked["parts"], drawn["parts"])
+    assert Pirt.needs(PirtOptions(), "search") == Needs(points=COCO_17, heat=True)
+    assert Pirt.needs(PirtOptions(maps="drawn"), "search") == Needs(points=COCO_17)
+
+
 def test_what_does_not_show_of_a_group_teaches_nothing_of_it():
     method, points = pirt(), poses(6).points
     pids = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -335,7 +351,7 @@ def test_heads_have_to_divide_the_widths(options, said):
 
 
 def test_key_points_are_needed_by_pose_guided_features_and_by_the_mask():
-    points = Needs(points=COCO_17)
+    points = Needs(points=COCO_17, heat=True)
     for when in ("train", "search"):
         for row in ("pose", "intra", "pirt"):
             assert Pirt.needs(PirtOptions(row=row), when) == points

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 from torch import Tensor
+from torch.nn import functional as F
 
 from glimpse.backbones import build_backbone
 from glimpse.cues.cache import CueCache, Row, digest_of
@@ -101,6 +102,45 @@ def test_what_is_covered_is_found_by_nobody() -> None:
     item = data[(0, 0)]
     assert item.points[LEFT].tolist() == [20.0, 100.0, 0.0]
     assert not item.parts.any()
+
+
+def spot(points: Tensor) -> Tensor:
+    """Heat maps of a crop of 128 x 64 in cells of 4 pixels: 255 in that of each point that was found."""
+    heat = torch.zeros(17, 32, 16, dtype=torch.uint8)
+    for row in (points[:, 2] > 0).nonzero()[:, 0]:
+        x, y = (points[row, :2] / 4).long()
+        heat[row, y, x] = 255
+    return heat
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_heat_maps_go_where_the_points_go(seed: int) -> None:
+    crop, cues = walker(13 + 2 * (seed % 8), 30 + 4 * seed)
+    cues = cues._replace(heat=spot(cues.points))
+    half = Occlusion(p=0.5, fraction=(0.3, 0.6), kinds={"grey": 1.0})
+    data = dataset(TransformSettings(size=(256, 128), zoom=Zoom(p=0.5), occlusion=half, erasing=None), crop, cues)
+    item = data[(0, seed)]
+    assert item.heat.shape == (17, 64, 32)
+    for row in (LEFT, RIGHT):
+        x, y, score = item.points[row].tolist()
+        if score and 8 < x < 120 and 8 < y < 248:
+            rows, columns = (item.heat[row] > 0.99).nonzero().unbind(1)
+            away = torch.stack([columns, rows], 1).float().mean(0) * 4 + 2 - item.points[row, :2]
+            assert away.abs().max() < 8  # a cell of the map is 8 pixels of the input
+        assert not (item.heat[row] > 0).any() or score or cues.points[row, 2]
+    hidden = F.adaptive_max_pool2d(item.visible[None], (64, 32))[0] == 0
+    assert not item.heat[:, hidden].any()
+    assert not item.heat[[k for k in range(17) if k not in (LEFT, RIGHT)]].any()
+
+
+def test_cached_passes_keep_the_heat_maps(tmp_path: Path) -> None:
+    crop, cues = walker(20, 60)
+    data = dataset(TransformSettings(size=(128, 64)), crop, cues._replace(heat=spot(cues.points)))
+    cached = MapPass(tmp_path, {}, 1, {"cues": "a"})
+    cached.make(build_backbone("osnet_x0_25").eval(), data, seed=3, prompt=0.0)
+    found, item = MapDataset([cached.open()], [0])[(0, 0)], data[(0, 3)]
+    torch.testing.assert_close(found.heat, F.adaptive_max_pool2d(item.heat, (8, 4)), atol=1e-3, rtol=0)
+    assert found.heat.any()
 
 
 def test_a_crop_without_a_part_map_says_so_wherever_it_goes() -> None:

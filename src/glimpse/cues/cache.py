@@ -5,7 +5,8 @@
 
 A row is keyed by the SHA-256 of the crop's file, so crops may be moved, renamed and copied. The columns are `digest`,
 `name` (of the crop when the row was written), `height`, `width`, and `people` and `points` (x, y, score; one person
-after the other), or `labels` (a grey PNG). What the points or labels are called stands in each file's metadata.
+after the other), or `labels` (a grey PNG). A source that gives heat maps has `heat` and its `rows` and `columns` as
+well. What the points or labels are called stands in each file's metadata.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Kind = Literal["points", "parts"]
 KINDS: tuple[Kind, ...] = ("points", "parts")
 _ROWS = 1024  # of a file: what is lost at most when the making of cues is stopped
+_HEAT = ["rows", "columns", "heat"]
 _REMEDY = "delete the file and make the cues again"
 Value = TypeVar("Value", KeyPoints, PartMap)
 Says = TypeVar("Says", Skeleton, PartScheme)
@@ -86,6 +88,11 @@ class CueTable(Generic[Value, Says]):
         self._columns = table.combine_chunks()
         self._rows = {digest: row for row, digest in enumerate(self._columns["digest"].to_pylist())}
 
+    @property
+    def has_heat(self) -> bool:
+        """Whether there are heat maps with key points."""
+        return "heat" in self._columns.column_names
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -107,7 +114,11 @@ class CueTable(Generic[Value, Says]):
         try:
             if isinstance(self.says, Skeleton):
                 values = np.asarray(cell["points"], np.float32).reshape(cell["people"], len(self.says), 3)
-                found = KeyPoints(values, self.says)
+                heat = None
+                if cell.get("heat") is not None:
+                    size = (len(self.says), cell["rows"], cell["columns"])
+                    heat = np.frombuffer(cell["heat"], np.uint8).reshape(size)
+                found = KeyPoints(values, self.says, heat)
             else:
                 with Image.open(io.BytesIO(cell["labels"]), formats=("PNG",)) as picture:
                     found = PartMap(np.asarray(picture), self.says)
@@ -181,7 +192,8 @@ class CueCache:
             if about.says != says:
                 cause = f"has '{about.says.name}', and {files[0].name} beside it '{says.name}'"
                 raise DataError(path, cause, _REMEDY)
-        return CueTable(source, says, pyarrow.concat_tables([table for _, table in read]))
+        tables = [table for _, table in read]
+        return CueTable(source, says, pyarrow.concat_tables(tables, promote_options="default"))
 
     def digests(self, kind: Kind, source: str) -> set[bytes]:
         """Digests of the crops of which `source` has cues here.
@@ -251,6 +263,13 @@ class CueWriter:
             columns["people"] = pyarrow.array([row.value.people for row in rows], pyarrow.int32())
             flat = [row.value.values.reshape(-1) for row in rows]
             columns["points"] = pyarrow.array(flat, pyarrow.list_(pyarrow.float32()))
+            heat = [row.value.heat for row in rows]
+            if any(maps is not None for maps in heat):
+                for column, axis in (("rows", 1), ("columns", 2)):
+                    sizes = [None if maps is None else maps.shape[axis] for maps in heat]
+                    columns[column] = pyarrow.array(sizes, pyarrow.int32())
+                data = [None if maps is None else maps.tobytes() for maps in heat]
+                columns["heat"] = pyarrow.array(data, pyarrow.binary())
         else:
             columns["labels"] = pyarrow.array([_png(row.value) for row in rows], pyarrow.binary())
         table = pyarrow.table(columns).replace_schema_metadata({"glimpse": self._about.model_dump_json()})
@@ -282,6 +301,6 @@ def _read(path: Path) -> tuple[_About, pyarrow.Table]:
         raise DataError(path, f"is no file of a cue cache (field '{field}': {said})", _REMEDY) from error
     last = ["people", "points"] if isinstance(about.says, Skeleton) else ["labels"]
     wanted = ["digest", "name", "height", "width", *last]
-    if table.column_names != wanted:
+    if table.column_names not in (wanted, [*wanted, *_HEAT]):
         raise DataError(path, f"has the columns {', '.join(table.column_names)}", _REMEDY)
     return about, table

@@ -75,8 +75,8 @@ def open_estimator(spec: str, threads: int = 1) -> PointEstimator | PartEstimato
     """The estimator that a text names.
 
     `movenet:PATH`, `onnx:PATH` (any top-down heat-map or SimCC network) and `rtmpose` find key points, `deeplab:PATH`
-    the person, `segformer`, `segformer:FOLDER` and `schp:PATH` parts. `rtmpose` and `segformer` download their weights
-    when they are first used.
+    the person, `segformer`, `segformer:FOLDER` and `schp:PATH` parts. `heat:movenet:PATH` and `heat:onnx:PATH` give
+    their heat maps with the key points. `rtmpose` and `segformer` download their weights when they are first used.
 
     Args:
         spec: kind, and the path of the weights.
@@ -89,14 +89,17 @@ def open_estimator(spec: str, threads: int = 1) -> PointEstimator | PartEstimato
     from glimpse.cues.mask_models import DeepLab, Schp, SegFormerClothes
     from glimpse.cues.pose_models import MoveNet, RtmPose, TopDownOnnx
 
-    kind, _, path = spec.partition(":")
+    heat = spec.startswith("heat:")
+    kind, _, path = spec.removeprefix("heat:").partition(":")
     known = f"choose from {', '.join(KINDS)}"
     from_file: dict[str, Callable[[], PointEstimator | PartEstimator]] = {
-        "movenet": lambda: MoveNet(path, threads=threads),
-        "onnx": lambda: TopDownOnnx(path, threads=threads),
+        "movenet": lambda: MoveNet(path, heat=heat, threads=threads),
+        "onnx": lambda: TopDownOnnx(path, heat=heat, threads=threads),
         "deeplab": lambda: DeepLab(path, threads=threads),
         "schp": lambda: Schp(path, threads=threads),
     }
+    if heat and kind not in ("movenet", "onnx"):
+        raise ConfigError(f"estimator '{spec}'", f"'{kind}' gives no heat maps", "choose from movenet:PATH, onnx:PATH")
     if kind in from_file:
         if not path:
             raise ConfigError(f"estimator '{spec}'", "names no file", known)
@@ -228,6 +231,7 @@ class TfliteNetwork:
     Args:
         path: of the file.
         threads: on which it runs.
+        inside: keep what lies between input and output, to be read after a run; slower.
 
     Attributes:
         digest: first 8 hex digits of the file's SHA-256.
@@ -239,10 +243,10 @@ class TfliteNetwork:
             something else.
     """
 
-    def __init__(self, path: str | Path, threads: int) -> None:
+    def __init__(self, path: str | Path, threads: int, *, inside: bool = False) -> None:
         self.path = Path(path)
         self.digest = weights_digest([self.path])
-        self._interpreter = PerProcess(partial(_open_tflite, self.path, threads))
+        self._interpreter = PerProcess(partial(_open_tflite, self.path, threads, inside))
         inputs = [_tensor(entry) for entry in self._interpreter().get_input_details()]
         outputs = [_tensor(entry) for entry in self._interpreter().get_output_details()]
         kind, shape = inputs[0]
@@ -262,8 +266,32 @@ class TfliteNetwork:
         interpreter = self._interpreter()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.asarray(picture)[None])
         interpreter.invoke()
-        found: npt.NDArray[Any] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        return self.read(interpreter.get_output_details()[0]["index"])
+
+    def read(self, number: int) -> npt.NDArray[Any]:
+        """A tensor of the last run: see `inner`."""
+        found: npt.NDArray[Any] = self._interpreter().get_tensor(number)
         return found
+
+    def inner(self, name: str, shape: tuple[int | None, ...]) -> int:
+        """Number of the one float32 tensor inside whose name begins so, of a shape in which `None` is any size.
+
+        Raises:
+            ConfigError: there is none, or there are several.
+        """
+        found = [
+            entry["index"]
+            for entry in self._interpreter().get_tensor_details()
+            if entry["name"].startswith(name)
+            and (one := _tensor(entry))[0] == "float32"
+            and len(one[1]) == len(shape)
+            and all(wanted in (None, there) for wanted, there in zip(shape, one[1], strict=True))
+        ]
+        if len(found) != 1:
+            said = ", ".join("any" if n is None else str(n) for n in shape)
+            cause = f"has {len(found)} tensors '{name}...' float32 [{said}] inside, and one is needed"
+            raise ConfigError(self.path, cause, "give another network, or do without its heat maps")
+        return int(found[0])
 
 
 class OnnxNetwork:
@@ -360,10 +388,14 @@ def open_onnx(path: str | Path, threads: int) -> Any:
         raise ConfigError(path, cause, "export or download it again") from error
 
 
-def _open_tflite(path: Path, threads: int) -> Any:
+def _open_tflite(path: Path, threads: int, inside: bool) -> Any:
     litert = library("ai_edge_litert.interpreter", "ai-edge-litert", "cues")
+    options: dict[str, Any] = {}
+    if inside:  # delegates keep what is inside of them to themselves
+        plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        options = {"experimental_preserve_all_tensors": True, "experimental_op_resolver_type": plain}
     try:
-        interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
+        interpreter = litert.Interpreter(model_path=str(path), num_threads=threads, **options)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         cause = f"is no TFLite network, or is damaged ({first_line(error)})"

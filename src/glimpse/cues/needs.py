@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from glimpse.cues.skeleton import Skeleton
@@ -17,6 +18,7 @@ class Needs:
     Attributes:
         points: the skeleton by which it takes key points, or `None`.
         parts: the groups of part maps that it takes, such as `head` or `body`.
+        heat: whether it takes the heat maps of an estimator that gives some, in place of points.
 
     >>> bool(Needs()), bool(Needs(parts=("body",)))
     (False, True)
@@ -24,12 +26,17 @@ class Needs:
 
     points: Skeleton | None = None
     parts: tuple[str, ...] = ()
+    heat: bool = False
 
     def __bool__(self) -> bool:
         return self.points is not None or bool(self.parts)
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(self.points or other.points, tuple(dict.fromkeys((*self.parts, *other.parts))))
+        parts = tuple(dict.fromkeys((*self.parts, *other.parts)))
+        return Needs(self.points or other.points, parts, self.heat or other.heat)
+
+
+_NO_HEAT = torch.zeros(0, 0, 1, 1)
 
 
 class Cues(NamedTuple):
@@ -41,8 +48,11 @@ class Cues(NamedTuple):
         parts: share of each cell (or pixel) that shows a group, `[n, groups, h, w]` in [0, 1], in any resolution; -1
             throughout for a crop without a part map.
         scale: pixels of the network's input per pixel of the crop, `[n, 2]`, across and down.
+        heat: an estimator's own heat maps over the input, one for each of the points, `[n, points, h, w]` in [0, 1], in
+            any resolution, 0 where they are covered; no columns where nobody gives them.
     """
 
     points: Tensor
     parts: Tensor
     scale: Tensor
+    heat: Tensor = _NO_HEAT

@@ -11,6 +11,7 @@ from glimpse.cues.skeleton import COCO_17, Skeleton
 from glimpse.errors import DataError
 
 Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +23,13 @@ class KeyPoints:
             left corner of the upper left pixel (so in [0, width] and [0, height] inside it), and a score in [0, 1]
             or above, 0 where a point was not found.
         skeleton: which points these are.
+        heat: the estimator's own heat maps over the whole crop, where it was asked for them: uint8 `[points, h, w]` of
+            one person, in the estimator's resolution. A byte b stands for (b / 255)^2, so that what is near 0 is not
+            lost; see `heights`.
 
     Raises:
-        DataError: the shape does not fit the skeleton, or a value is not finite or a score below 0.
+        DataError: the shape does not fit the skeleton, a value is not finite or a score below 0, or there are heat maps
+            and not one person.
 
     >>> KeyPoints(np.ones((2, 17, 3)), COCO_17).people
     2
@@ -32,6 +37,7 @@ class KeyPoints:
 
     values: Floats
     skeleton: Skeleton
+    heat: Bytes | None = None
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float32)
@@ -43,6 +49,16 @@ class KeyPoints:
             cause = "have a value that is not finite, or a score below 0"
             raise DataError("key points", cause, "give score 0 to points that were not found")
         object.__setattr__(self, "values", values)
+        if self.heat is not None:
+            heat = self.heat
+            if heat.dtype != np.uint8 or heat.ndim != 3 or len(heat) != wanted[0] or not heat.size or len(values) != 1:
+                cause = f"have heat maps {list(heat.shape)} of {heat.dtype} for {len(values)} people"
+                raise DataError("key points", cause, f"give uint8 [{wanted[0]}, h, w] for one person")
+
+    @property
+    def heights(self) -> Floats | None:
+        """The heat maps in [0, 1], float32 `[points, h, w]`."""
+        return None if self.heat is None else np.square(self.heat.astype(np.float32) / 255)
 
     @property
     def people(self) -> int:
@@ -70,13 +86,15 @@ class KeyPoints:
         order = list(range(len(self.skeleton)))
         for a, b in self.skeleton.swap:
             order[a], order[b] = b, a
-        return KeyPoints(values[:, order], self.skeleton)
+        heat = None if self.heat is None else self.heat[order, :, ::-1]
+        return KeyPoints(values[:, order], self.skeleton, heat)
 
     def to(self, skeleton: Skeleton) -> KeyPoints:
         """The same people by another skeleton.
 
         Points go by their names. A neck that is not given is midway between the shoulders, with the mean of their
-        scores (score 0 if one of them was not found), as in OpenPose's 18 points.
+        scores (score 0 if one of them was not found), as in OpenPose's 18 points. Heat maps go along where no point is
+        made up.
 
         Raises:
             DataError: `skeleton` has a point that cannot be told from these.
@@ -84,10 +102,11 @@ class KeyPoints:
         if skeleton == self.skeleton:
             return self
         names = self.skeleton.points
-        columns = []
+        columns, maps = [], []
         for point in skeleton.points:
             if point in names:
                 columns.append(self.values[:, names.index(point)])
+                maps += [] if self.heat is None else [self.heat[names.index(point)]]
             elif point == "neck" and {"left_shoulder", "right_shoulder"} <= set(names):
                 left, right = (self.values[:, names.index(f"{side}_shoulder")] for side in ("left", "right"))
                 both = (left[:, 2:] > 0) & (right[:, 2:] > 0)
@@ -96,4 +115,6 @@ class KeyPoints:
                 cause = f"of '{self.skeleton.name}' do not tell '{point}' of '{skeleton.name}'"
                 remedy = " or ".join(f"'{name}'" for name in dict.fromkeys((skeleton.name, COCO_17.name)))
                 raise DataError("key points", cause, f"give key points by {remedy}")
-        return KeyPoints(np.stack(columns, axis=1), skeleton)
+        # A neck has no map of its own.
+        heat = np.stack(maps) if len(maps) == len(columns) else None
+        return KeyPoints(np.stack(columns, axis=1), skeleton, heat)

@@ -23,7 +23,7 @@ from glimpse.cues.estimators import (
     open_onnx,
     weights_digest,
 )
-from glimpse.cues.points import Floats, KeyPoints
+from glimpse.cues.points import Bytes, Floats, KeyPoints
 from glimpse.cues.skeleton import COCO_17, Skeleton
 from glimpse.errors import ConfigError
 from glimpse.pictures import IMAGENET_MEAN, IMAGENET_STD, Triple
@@ -41,26 +41,35 @@ class MoveNet:
     Args:
         path: of the file, with an input uint8 RGB `[1, H, W, 3]` and an output `[1, 1, 17, 3]`: y and x relative to
             the input, and a score in [0, 1].
+        heat: give its heat maps as well, from inside the network, which is then run as it is written and not by faster
+            kernels: a ninth as fast.
         threads: on which it runs.
 
     Raises:
-        ConfigError: ai-edge-litert is not installed (extra `cues`), or the file is not such a network.
+        ConfigError: ai-edge-litert is not installed (extra `cues`), or the file is not such a network, or has no heat
+            maps that could be told.
     """
 
     skeleton = COCO_17
 
-    def __init__(self, path: str | Path, *, threads: int = 1) -> None:
-        self._network = TfliteNetwork(path, threads)
+    def __init__(self, path: str | Path, *, heat: bool = False, threads: int = 1) -> None:
+        self._network = TfliteNetwork(path, threads, inside=heat)
         if self._network.output != ("float32", (1, 1, len(COCO_17), 3)):
             raise self._network.misfit("float32 [1, 1, 17, 3]")
-        self.name = f"movenet@{self._network.digest}"
+        self._heat = self._network.inner("Sigmoid", (1, None, None, len(COCO_17))) if heat else None
+        self.name = f"movenet@{self._network.digest}" + (",heat" if heat else "")
 
     def points(self, image: Image.Image) -> KeyPoints:
         """The one person in a crop."""
         picture, frame = letterbox(image, self._network.size, _BLACK)
         y, x, score = self._network.run(picture)[0, 0].T
         height, width = self._network.size
-        return KeyPoints(_person(x * width, y * height, score, frame), COCO_17)
+        person = _person(x * width, y * height, score, frame)
+        if self._heat is None:
+            return KeyPoints(person, COCO_17)
+        values = self._network.read(self._heat)[0].transpose(2, 0, 1)
+        maps = _on_crop(values, frame, (height, width), "centres")
+        return KeyPoints(person, COCO_17, maps.over(image.height, image.width))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +86,23 @@ class HeatMaps:
     values: Floats
     x: tuple[float, float]
     y: tuple[float, float]
+
+    def over(self, height: int, width: int) -> Bytes:
+        """The maps over a crop of so many pixels and nothing else, as `KeyPoints.heat` has them: cells of about the
+        same size that divide it evenly, read bilinearly; below 0 is 0, above 1 is 1."""
+        h, w = self.values.shape[1:]
+        across, down = max(1, round(width / self.x[0])), max(1, round(height / self.y[0]))
+        columns = ((np.arange(across) + 0.5) * width / across - self.x[1]) / self.x[0]
+        rows = ((np.arange(down) + 0.5) * height / down - self.y[1]) / self.y[0]
+        values = self.values
+        for axis, places, cells in ((1, rows, h), (2, columns, w)):
+            places = np.clip(places, 0, cells - 1)
+            low = np.minimum(places.astype(np.intp), max(cells - 2, 0))
+            high = np.minimum(low + 1, cells - 1)
+            share = (places - low).astype(np.float32).reshape((-1, 1) if axis == 1 else (1, -1))
+            values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+        found: Bytes = np.rint(255 * np.sqrt(values.clip(0, 1))).astype(np.uint8)
+        return found
 
     def peaks(self) -> Floats:
         """Where each map is highest: x, y in pixels of the crop, and the height, at least 0; float32 `[k, 3]`.
@@ -120,11 +146,12 @@ class TopDownOnnx:
         mean, std: of red, green and blue in [0, 1]: what the network was trained with.
         skeleton: what the k points are.
         cells: where the cells of heat maps lie.
+        heat: give heat maps with the key points.
         threads: on which it runs.
 
     Raises:
         ConfigError: onnxruntime is not installed (extra `pose`), or the file is not such a network, or not of this size
-            or skeleton.
+            or skeleton, or has no heat maps to give (SimCC).
     """
 
     def __init__(
@@ -136,6 +163,7 @@ class TopDownOnnx:
         std: Triple = IMAGENET_STD,
         skeleton: Skeleton = COCO_17,
         cells: Cells = "strided",
+        heat: bool = False,
         threads: int = 1,
     ) -> None:
         if cells not in get_args(Cells):
@@ -152,16 +180,22 @@ class TopDownOnnx:
         if not (maps or bins) or any(shape[:2] != (1, k) for shape in shapes):
             raise self._network.misfit(f"[1, {k}, h, w] or [1, {k}, r {width}] and [1, {k}, r {height}]")
         self._simcc = bins
+        self._heat = heat
+        if heat and bins:
+            raise self._no_maps()
         said = [f"onnx@{self._network.digest}", skeleton.name, f"{height}x{width}"]
         said += [] if bins else [cells]
         for word, value, usual in (("mean", mean, IMAGENET_MEAN), ("std", std, IMAGENET_STD)):
             said += [] if tuple(value) == usual else [f"{word}={'+'.join(map(str, value))}"]
+        said += ["heat"] if heat else []
         self.name = ",".join(said)
 
     def points(self, image: Image.Image) -> KeyPoints:
         """The one person in a crop."""
         if not self._simcc:
-            return KeyPoints(self.heatmaps(image).peaks()[None], self.skeleton)
+            maps = self.heatmaps(image)
+            heat = maps.over(image.height, image.width) if self._heat else None
+            return KeyPoints(maps.peaks()[None], self.skeleton, heat)
         picture, frame = letterbox(image, self._network.size, _BLACK)
         x, y = (output[0] for output in self._network.run(picture))
         per_pixel = x.shape[1] / self._network.size[1]
@@ -177,24 +211,13 @@ class TopDownOnnx:
             ConfigError: it has none (SimCC).
         """
         if self._simcc:
-            raise ConfigError(self._network.path, "gives bins (SimCC), not heat maps", "use a heat-map network")
+            raise self._no_maps()
         picture, frame = letterbox(image, self._network.size, _BLACK)
         values = np.asarray(self._network.run(picture)[0][0], np.float32)
-        (x, x_shift), (y, y_shift) = frame.to_crop()
-        height, width = self._network.size
-        columns, rows = self._grid(width, values.shape[2]), self._grid(height, values.shape[1])
-        return HeatMaps(
-            values,
-            (columns[0] * x, columns[1] * x + x_shift),
-            (rows[0] * y, rows[1] * y + y_shift),
-        )
+        return _on_crop(values, frame, self._network.size, self._cells)
 
-    def _grid(self, pixels: int, cells: int) -> tuple[float, float]:
-        """`(scale, shift)`: the centre of cell i is at i * scale + shift in the input."""
-        if self._cells == "udp" and cells > 1:
-            return (pixels - 1) / (cells - 1), 0.5
-        stride = pixels / cells
-        return stride, stride / 2 if self._cells == "centres" else 0.5
+    def _no_maps(self) -> ConfigError:
+        return ConfigError(self._network.path, "gives bins (SimCC), not heat maps", "use a heat-map network")
 
 
 class RtmPose:
@@ -231,6 +254,21 @@ class RtmPose:
         values[..., :2] = np.asarray(where) + 0.5
         values[..., 2] = np.maximum(scores, 0)
         return KeyPoints(values, COCO_17)
+
+
+def _on_crop(values: Floats, frame: Frame, size: tuple[int, int], cells: Cells) -> HeatMaps:
+    """Maps of a network's whole input `size`, by where their cells lie on the crop."""
+    (x, x_shift), (y, y_shift) = frame.to_crop()
+    rows, columns = (_grid(pixels, count, cells) for pixels, count in zip(size, values.shape[1:], strict=True))
+    return HeatMaps(values, (columns[0] * x, columns[1] * x + x_shift), (rows[0] * y, rows[1] * y + y_shift))
+
+
+def _grid(pixels: int, cells: int, kind: Cells) -> tuple[float, float]:
+    """`(scale, shift)`: the centre of cell i is at i * scale + shift in the input."""
+    if kind == "udp" and cells > 1:
+        return (pixels - 1) / (cells - 1), 0.5
+    stride = pixels / cells
+    return stride, stride / 2 if kind == "centres" else 0.5
 
 
 def _person(x: Floats, y: Floats, score: Floats, frame: Frame) -> Floats:

@@ -74,7 +74,8 @@ class PirtOptions(BaseModel):
         ffn: hidden width of its feed-forward network (eq. 11).
         dropout: of the units.
         tau: value above which a cell of a heat map belongs to its key point (eq. 3).
-        sigma: standard deviation of the heat maps as a share of the input's height; 1 / 48 is two cells of an
+        maps: `own`, the estimator's own heat maps, where it gives them, or always those `drawn` around its key points.
+        sigma: standard deviation of the drawn heat maps as a share of the input's height; 1 / 48 is two cells of an
             estimator's map at the paper's size.
         groups: of key points: `published` counts the left shoulder to the head as well, so that all groups have six;
             `disjoint` has five in the head, as the text says.
@@ -103,6 +104,7 @@ class PirtOptions(BaseModel):
     ffn: int = Field(default=512, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     tau: float = Field(default=0.001, ge=0, lt=1)
+    maps: Literal["own", "drawn"] = "own"
     sigma: float = Field(default=1 / 48, gt=0, le=1)
     groups: Groups = "published"
     patch: tuple[int, int] = (4, 2)
@@ -405,10 +407,10 @@ class Pirt(Method):
     def needs(cls, options: BaseModel, when: When) -> Needs:
         """Key points for pose-guided features and for the mask of eq. 8, in training and in search."""
         assert isinstance(options, PirtOptions)
-        return Needs(points=COCO_17) if options.has_pose or options.has_irm else Needs()
+        return Needs(points=COCO_17, heat=options.maps == "own") if options.has_pose or options.has_irm else Needs()
 
     def heads(self, features: Tensor, visible: Tensor | None = None, cues: Cues | None = None) -> Outputs:
-        """See `from_maps`; the heat maps are drawn around the key points.
+        """See `from_maps`; the heat maps are the estimator's own, or drawn around its key points.
 
         Raises:
             ConfigError: the key points are not those of `COCO_17`.
@@ -418,7 +420,9 @@ class Pirt(Method):
             if given != _JOINTS:
                 cause = f"have {given} key points, and Pirt takes the {_JOINTS} of '{COCO_17.name}'"
                 raise ConfigError("cues", cause, "convert them with KeyPoints.to")
-            maps = heat_maps(cues.points, features.shape[2], features.shape[3], self.options.sigma)
+            own = cues.heat.ndim == 4 and cues.heat.shape[1] > 0 and self.options.maps == "own"
+            height, width = features.shape[2:]
+            maps = cues.heat if own else heat_maps(cues.points, height, width, self.options.sigma)
         return self.from_maps(features, maps, visible)
 
     def from_maps(self, features: Tensor, maps: Tensor | None, visible: Tensor | None = None) -> Outputs:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
@@ -21,6 +22,9 @@ UNKNOWN = 255
 """In place of a part map that is not there."""
 
 _NONE = torch.zeros(0)
+_NO_HEAT = torch.zeros(0, 1, 1, dtype=torch.uint8)
+_HEAT_STRIDE = 4
+"""Pixels of the network's input per cell of the heat maps that it is given."""
 
 
 class Batch(NamedTuple):
@@ -32,7 +36,7 @@ class Batch(NamedTuple):
         pids: class indices `[n]`.
         rows: of the training crops `[n]`.
         corners: where the crop's own corners went, in pixels: `[n, 2, 2]` (first and last corner; x, y).
-        points, parts, scale: of `Cues`; empty where the method needs none.
+        points, parts, scale, heat: of `Cues`; empty where the method needs none.
     """
 
     pixels: Tensor
@@ -43,11 +47,15 @@ class Batch(NamedTuple):
     points: Tensor = _NONE
     parts: Tensor = _NONE
     scale: Tensor = _NONE
+    heat: Tensor = _NONE
 
     @property
     def cues(self) -> Cues | None:
         """Cues of the batch, if the method needs any."""
-        return Cues(self.points, self.parts, self.scale) if self.scale.numel() else None
+        if not self.scale.numel():
+            return None
+        cues = Cues(self.points, self.parts, self.scale)
+        return cues._replace(heat=self.heat) if self.heat.ndim == 4 else cues
 
 
 class CropCues(NamedTuple):
@@ -56,10 +64,12 @@ class CropCues(NamedTuple):
     Attributes:
         points: of the target person, `[points, 3]`, all of score 0 if there is none; no rows if none are needed.
         parts: a mask per group, uint8 `[groups, h, w]` of 0 and 1; `UNKNOWN` throughout if there is no part map.
+        heat: `KeyPoints.heat` of the target, uint8 `[points, h', w']` over the whole crop; no rows if none is needed.
     """
 
     points: Tensor
     parts: Tensor
+    heat: Tensor = _NO_HEAT
 
 
 def read_crops(samples: Sequence[Sample], *, skip_bad: bool = False) -> tuple[list[Tensor], list[int], list[DataError]]:
@@ -104,6 +114,10 @@ class CropDataset(Dataset[Batch]):
             targets["points"] = tv_tensors.KeyPoints(cues.points[:, :2], canvas_size=(height, width))
             targets["scores"] = cues.points[:, 2]
             targets["parts"] = tv_tensors.Mask(cues.parts)
+            if len(cues.heat):
+                # Drawn on the crop's own pixels, with which they move.
+                heat = F.interpolate(cues.heat[None], size=(height, width), mode="nearest")[0]
+                targets["heat"] = tv_tensors.Mask(heat)
         generator = torch.Generator().manual_seed(seed)
         image, visible, moved = self.transform.with_targets(crop, targets, generator)
         corners = moved["corners"].as_subclass(Tensor).float()
@@ -116,7 +130,12 @@ class CropDataset(Dataset[Batch]):
         known = bool((cues.parts != UNKNOWN).all())
         parts = parts * visible if known else torch.full(parts.shape, -1.0)
         scale = (corners[1] - corners[0]).abs() / torch.tensor([width, height])
-        return batch._replace(points=torch.cat([xy, scores[:, None]], 1), parts=parts, scale=scale)
+        batch = batch._replace(points=torch.cat([xy, scores[:, None]], 1), parts=parts, scale=scale)
+        if "heat" not in moved:
+            return batch
+        heights = (moved["heat"].as_subclass(Tensor).float() / 255).square() * visible
+        size = (image.shape[1] // _HEAT_STRIDE, image.shape[2] // _HEAT_STRIDE)
+        return batch._replace(heat=F.adaptive_max_pool2d(heights, size))
 
 
 class Seeded(Sampler[list[tuple[int, int]]]):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from glimpse.cues.cache import CueCache, CueTable, digest_of
 from glimpse.cues.needs import Needs
@@ -107,13 +108,18 @@ def read_cues(
     absent = {"key points": 0, "part maps": 0}
     nobody = empty = 0
     rows = 0 if needs.points is None else len(needs.points)
+    with_heat = needs.heat and tables.points is not None and tables.points.has_heat
     for sample, crop in zip(samples, crops, strict=True):
         digest = digest_of(sample.store.read(sample.name))
         points, size = torch.zeros(rows, 3), (crop.shape[1], crop.shape[2])
+        heat = torch.zeros(rows if with_heat else 0, 1, 1, dtype=torch.uint8)
         parts = torch.zeros(len(needs.parts), *size, dtype=torch.uint8)
         if tables.points is not None and needs.points is not None:
             people = tables.points.get(digest)
-            target = None if people is None else people.to(needs.points).target()
+            people = None if people is None else people.to(needs.points)
+            target = None if people is None else people.target()
+            if with_heat and people is not None and people.heat is not None:
+                heat = torch.from_numpy(people.heat.copy())
             absent["key points"] += people is None
             nobody += people is not None and target is None
             if target is not None:
@@ -133,7 +139,7 @@ def read_cues(
             else:
                 for row, group in enumerate(needs.parts):
                     parts[row] = torch.from_numpy(labels.mask(group))
-        found.append(CropCues(points, parts))
+        found.append(CropCues(points, parts, heat))
     notes = []
     for kind, missing in absent.items():
         if missing == len(samples):
@@ -151,7 +157,7 @@ def read_cues(
 def swaps(needs: Needs) -> dict[str, tuple[tuple[int, int], ...]]:
     """Rows of points, scores and parts that trade places when a crop is mirrored, for `TransformSettings.swap`."""
     points = () if needs.points is None else needs.points.swap
-    return {"points": points, "scores": points, "parts": mirror_pairs(needs.parts)}
+    return {"points": points, "scores": points, "heat": points, "parts": mirror_pairs(needs.parts)}
 
 
 class HeldOutPoints:
@@ -181,4 +187,8 @@ class HeldOutPoints:
         values = people.values.copy()
         for person in values:
             person[:, 2] *= shown(torch.from_numpy(person[:, :2]), torch.from_numpy(visible).float()).numpy()
-        return KeyPoints(values, people.skeleton)
+        heat = people.heat
+        if heat is not None:
+            shows = torch.from_numpy(visible)[None, None].float()
+            heat = heat * (F.interpolate(shows, heat.shape[1:], mode="nearest")[0].numpy() > 0)
+        return KeyPoints(values, people.skeleton, heat)

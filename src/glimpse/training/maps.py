@@ -24,7 +24,7 @@ _BATCH = 32
 
 Maps = dict[str, np.memmap[Any, Any]]
 """What a pass keeps: `maps` `[n, c, h, w]` and `visible` `[n, h, w]`, and of `Cues`, where there are any, `points`,
-`scale`, and `parts` `[n, groups, h, w]` by cells; memory-mapped."""
+`scale`, and `parts` and `heat` `[n, groups or points, h, w]` by cells; memory-mapped."""
 _DTYPES = {"points": "float32", "scale": "float32"}  # half precision is a quarter of a pixel off
 
 
@@ -157,11 +157,14 @@ def _mapped(network: Backbone, items: list[Batch], prompt: float, generator: tor
 
 def _moved(items: list[Batch], size: tuple[int, int]) -> dict[str, Tensor]:
     """Cues of augmented crops, part maps by the `size` cells of a map."""
-    return {
+    found = {
         "parts": F.adaptive_avg_pool2d(torch.stack([item.parts for item in items]), size),
         "points": torch.stack([item.points for item in items]),
         "scale": torch.stack([item.scale for item in items]),
     }
+    if items[0].heat.ndim == 3:
+        found["heat"] = F.adaptive_max_pool2d(torch.stack([item.heat for item in items]), size)
+    return found
 
 
 class MapDataset(Dataset[Batch]):

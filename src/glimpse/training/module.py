@@ -163,7 +163,7 @@ class StageModule(lightning.LightningModule):
             maps = gathered(maps).contiguous(memory_format=layout)
             pids, rows = gathered(pids), gathered(rows)
             shown = None if shown is None else gathered(shown)
-            cues = None if cues is None else Cues(*map(gathered, cues))
+            cues = None if cues is None else Cues(*(gathered(one) if len(one) else one for one in cues))
         if shown is not None and bool((shown == 1).all()):
             shown = None
         # Every process draws the same dropout on the gathered maps.
