@@ -48,7 +48,7 @@ def reconstruction_distance(
     `sum_n h_n |x_n - Y (Y'Y + beta I)^-1 Y' x_n| / sum_n h_n`, with the query's vectors x_n and weights h_n and, as
     columns of Y, the gallery crop's vectors, all at length 1. Float32 (float64 if given), whatever autocast says.
 
-    It holds some five `[g m, q N]` with their gradients (1 GB for 64 crops of 110 vectors each): for pairs of a batch,
+    It holds some four `[g m, q N]` with their gradients (1 GB for 64 crops of 110 vectors each): for pairs of a batch,
     not for a gallery. Errors below 1.4e-3 (in float32) count as that and have no gradient: less is rounding.
 
     Args:
@@ -72,11 +72,13 @@ def reconstruction_distance(
             y = y * g_shares[..., None]
             y_there = y_there & (g_shares > EPS)
         (q, count, _), (g, m, _) = x.shape, y.shape
-        regular = y @ y.mT + beta * torch.eye(m, dtype=y.dtype, device=y.device)
-        k = (y.flatten(0, 1) @ x.flatten(0, 1).T).view(g, m, q * count)  # Y' x_n
-        w = torch.cholesky_solve(k, torch.linalg.cholesky(regular))  # eq. 2
-        # |x - Yw|^2 = |x|^2 - 2 k'w + w'Y'Y w, where (Y'Y + beta I) w = k: eq. 3 needs no vector of length d.
-        square = x.square().sum(-1).flatten() - (k * w).sum(1) - beta * w.square().sum(1)  # [g, q N]
+        # With R = Y'Y + beta I, k = Y'x and w = R^-1 k (eq. 2), |x - Yw|^2 = |x|^2 - 2 k'w + w'Y'Y w (eq. 3) is
+        # |x|^2 - k' (R^-1 + beta R^-2) k: no vector of length d, no solve per query. R^-1 has numbers up to 1 / beta.
+        y64 = y.double()
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(y64 @ y64.mT + beta * _eye(y64)))
+        p = (inverse + beta * inverse @ inverse).to(y.dtype)
+        k = (y.flatten(0, 1) @ x.flatten(0, 1).T).view(g, m, q * count)
+        square = x.square().sum(-1).flatten() - (k * (p @ k)).sum(1)  # [g, q N]
         errors = square.clamp_min(16 * torch.finfo(square.dtype).eps).sqrt()
         errors = errors.T.reshape(q, count, g)
         return _weigh(errors, torch.where(x_there, q_weights, 0.0).to(errors.dtype), y_there.any(1), normalise)
@@ -88,6 +90,10 @@ def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
     square = x.square().sum(-1, keepdim=True)
     there = square > EPS**2
     return torch.where(there, x * torch.where(there, square, 1.0).rsqrt(), 0.0), there[..., 0]
+
+
+def _eye(y: Tensor) -> Tensor:
+    return torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
 
 
 def _weigh(errors: Tensor, weights: Tensor, there: Tensor, normalise: bool) -> Tensor:
