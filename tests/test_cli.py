@@ -257,6 +257,20 @@ def test_cues_are_taken_over_checked_and_shown(run: Run) -> None:
     assert err.count("bounding_box_train/") == 3
 
 
+def test_limbs_are_made_of_the_sources_that_are_named(run: Run) -> None:
+    poses()
+    data = ("market1501:drawn", "--split", "train", "--out", "cues")
+    for name in ("one", "two"):
+        files = ("--keypoints", "file:poses.npz", "--masks", "file:maps.npz", "--scheme", "person")
+        assert run("cues", "make", *data, *files, "--name", name)[0] == 0
+    code, _, err = run("cues", "make", *data, "--masks", "limbs")
+    assert code == 2
+    assert "cues: has key points by one, two, and none is named" in err
+    code, _, err = run("cues", "make", *data, "--masks", "limbs", "--source", "two", "--source", "one")
+    assert code == 0
+    assert re.search(r"limbs@\w+: 1 made, 0 known before", err)  # of the one crop that has both
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -277,6 +291,11 @@ def test_cues_are_taken_over_checked_and_shown(run: Run) -> None:
         (("make", "market1501:drawn", "--split", "test", "--masks", "limbs"), "market1501:drawn: has no split 'test'"),
         (("make", "crops:empty", "--masks", "limbs"), "empty: holds no files"),
         (("make", "market1501:drawn", "--masks", "limbs"), "new: has no key points"),
+        (
+            ("make", "market1501:drawn", "--masks", "limbs", "--source", "pose@1"),
+            "--source pose@1: is not in new. Remedy: choose from none",
+        ),
+        (("make", "market1501:drawn", "--keypoints", "file:a", "--source", "b"), "--source: is of --masks limbs only"),
         (("check", "market1501:drawn"), "new: has no cues"),
         (("show", "market1501:drawn"), "new: has no cues"),
     ],

@@ -25,6 +25,7 @@ from glimpse.errors import ConfigError, GlimpseError
 from glimpse.files import check_target, write_text
 
 if TYPE_CHECKING:
+    from glimpse.cues.cache import CueCache
     from glimpse.search import SearchResult
 
 app = typer.Typer(
@@ -412,6 +413,10 @@ def cues_make(
         ),
     ] = None,
     split: Splits = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Of limbs: key points or masks in --out to make them of, where it has several; repeat."),
+    ] = None,
     scheme: Annotated[
         str | None, typer.Option(help="Of a file of part maps: what its numbers mean (lip-20, atr-18, limbs, person).")
     ] = None,
@@ -441,6 +446,8 @@ def cues_make(
         cause = "are numbers, and nothing says of what"
         raise ConfigError(f"--masks {masks}", cause, f"give --scheme: {', '.join(SCHEMES)}")
     _choices([scheme] if scheme else [], "--scheme", tuple(SCHEMES))
+    if source and masks != "limbs":
+        raise ConfigError("--source", "is of --masks limbs only", "leave it out")
     samples = [sample for crops in open_splits(spec, split, skip_bad=skip_bad).values() for sample in crops]
     cache = CueCache(folder)
     wanted = (("--keypoints", keypoints, PointEstimator), ("--masks", masks, PartEstimator))
@@ -457,7 +464,8 @@ def cues_make(
     for option, given, estimator, _ in opened:
         with _progress(option.removeprefix("--")) as advance:
             if given == "limbs":
-                made = make_limbs(samples, cache, skip_bad=skip_bad, progress=advance)
+                points, parts = _limb_sources(source or [], cache)
+                made = make_limbs(samples, cache, points=points, masks=parts, skip_bad=skip_bad, progress=advance)
             elif estimator is not None:
                 made = make_cues(samples, cache, estimator, jobs=jobs, skip_bad=skip_bad, progress=advance)
             else:
@@ -476,6 +484,16 @@ def cues_make(
             _say(f"{len(made.missing):,} crops have none (first: {made.missing[0]})")
         _say(f"{made.source}: {made.made:,} made, {made.known:,} known before, {made.seconds:.1f} s")
     out.print(escape(str(folder)), highlight=False, soft_wrap=True)
+
+
+def _limb_sources(named: list[str], cache: CueCache) -> tuple[str | None, str | None]:
+    """The named source of key points, and that of part maps."""
+    points, parts = cache.sources("points"), cache.sources("parts")
+    for name in named:
+        if name not in (*points, *parts):
+            known = ", ".join((*points, *parts)) or "none"
+            raise ConfigError(f"--source {name}", f"is not in {cache.folder}", f"choose from {known}")
+    return next((n for n in named if n in points), None), next((n for n in named if n in parts), None)
 
 
 @cues_app.command("check")

@@ -84,5 +84,10 @@ def test_a_start_brings_its_attention_or_has_none(tmp_path: Path) -> None:
     load_start(other, "osnet_x0_25", tmp_path / "plain.safetensors")
     assert torch.equal(other.attention.to_logits.weight, before)
     assert torch.equal(other.stem.weight, trained.stem.weight)
-    with pytest.raises(WeightsError, match=r"whole\.safetensors: has an attention .*Remedy: train the"):
+    with pytest.raises(WeightsError, match=r"whole\.safetensors: has another attention .*Remedy: train"):
         load_start(build_backbone("osnet_x0_25"), "osnet_x0_25", tmp_path / "whole.safetensors")
+    other = gated(1)
+    del other.attention.to_logits.bias
+    other.attention.to_logits.bias = None  # an attention that lacks something of it
+    with pytest.raises(WeightsError, match=r"whole\.safetensors: has another attention"):
+        load_start(other, "osnet_x0_25", tmp_path / "whole.safetensors")

@@ -1,5 +1,5 @@
-"""Pirt's equations as loops in float64, one function an equation, in the paper's order and symbols; where the paper and
-its published code differ, as the code has them."""
+"""Pirt's equations as loops in float64, one function an equation, in the paper's order and symbols. Where the paper and
+its published code differ, as the code has them; but the ranking, and d_local unless asked, are the paper's."""
 
 from __future__ import annotations
 

@@ -579,7 +579,7 @@ def test_rows_add_one_module_after_the_other(row, modules):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("sides", SIDES)
-def test_matching_is_the_published_ranking_and_the_printed_sum(sides, metric):
+def test_matching_is_the_papers_ranking_and_the_printed_sum(sides, metric):
     method, e = embedded(seed=1)
     q, g = e[:3], e
     distance = method.distance(neighbours=4, sides=sides, metric=metric)

@@ -120,9 +120,9 @@ def load_start(backbone: Backbone, name: BackboneName, start: str | Path) -> Sta
         for key in wanted
         if key not in given and not key.endswith("num_batches_tracked") and not key.startswith(absent)
     ]
-    if "attention." in absent and any(key.startswith("attention.") for key in tensors):
-        cause = "has an attention after its first stage, as SGSFA has, and what comes after it knows no other input"
-        raise WeightsError(path, cause, "train the method that it is of, or start from weights without one")
+    if any(key.startswith("attention.") and key not in wanted for key in tensors):
+        cause = "has another attention after its first stage (SGSFA's), and what comes after it knows no other input"
+        raise WeightsError(path, cause, "train what it is of, with the same gate, or start from weights without one")
     wrong = [key for key, value in given.items() if value.shape != wanted[key].shape]
     if missing or wrong:
         raise WeightsError(

@@ -179,7 +179,8 @@ class CueCache:
         if source is None and len(known) > 1:
             cause = f"has {said} by {', '.join(known)}, and none is named"
             search = f"; to search, {option} cache:{self.folder},{known[0]}" if kind == "points" else ""
-            raise ConfigError(self.folder, cause, f"name one of them ({option} {known[0]}{search})")
+            limbs = f"; to make limbs, --source {known[0]}"
+            raise ConfigError(self.folder, cause, f"name one of them ({option} {known[0]}{search}{limbs})")
         source = known[0] if source is None else source
         if source not in known:
             raise ConfigError(self.folder, f"has no {said} by '{source}'", f"choose from {', '.join(known)}")

@@ -419,7 +419,8 @@ def _prompted(
 
 
 def table(report: Report) -> Table:
-    """The report as a table for the screen: percent, with 95 % intervals over queries where there is room.
+    """The report as a table for the screen: percent, with 95 % intervals over queries where there is room. Below
+    it stands what some papers print instead.
 
     One row for the dataset itself, one for single-shot where it is defined, one for the queries that were drawn to be
     covered if these are not all, and one per kind and share of covered queries (means over sides).
@@ -433,6 +434,7 @@ def table(report: Report) -> Table:
         "mINP",
         title=f"{report.made_by} on {report.dataset.name}",
         title_justify="left",
+        caption_justify="left",
     )
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -449,6 +451,11 @@ def table(report: Report) -> Table:
         )
 
     summary = report.result.summary
+    metrics = summary.metrics
+    shown.caption = (
+        f"rank-3 {100 * metrics.rank_3.value:.1f}, rank-10 {100 * metrics.rank_10.value:.1f}, mAP by trapezoids (older "
+        f"code) {100 * metrics.map_trapezoid.value:.1f}"
+    )
     add(f"as it is{report.told}", summary.queries, summary.metrics)
     if report.single_shot is not None:
         record = report.single_shot.record()
