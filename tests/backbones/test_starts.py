@@ -138,6 +138,20 @@ def test_a_download_that_fails_says_what_else_to_give(monkeypatch):
     assert "Remedy: check the network, or give a local .safetensors file" in message
 
 
+def test_resnet_50_starts_from_the_weights_that_the_papers_had(monkeypatch):
+    asked = []
+
+    def offline(name, **options):
+        asked.append(name)
+        raise ConnectionError("no route to host")
+
+    network = build_backbone("resnet50")
+    monkeypatch.setattr(timm, "create_model", offline)
+    refused(network, "imagenet", "resnet50")
+    assert asked == ["resnet50.tv_in1k"]
+    assert asked[0] in timm.list_pretrained("resnet50.*")
+
+
 def test_a_download_is_loaded_and_its_preprocessing_kept(monkeypatch):
     network = build_backbone("mobilenetv2_100")
     trained = timm.create_model("mobilenetv2_100", num_classes=0, global_pool="")
