@@ -196,7 +196,7 @@ def _download(backbone: nn.Module, name: BackboneName) -> Start:
             "no ImageNet weights of OSNet are published as safetensors",
             "give a .safetensors file, or start: scratch",
         )
-    architecture = {"resnet50": "resnet50.tv_in1k"}.get(name, name.removesuffix("_same"))  # what the papers started from
+    architecture = {"resnet50": "resnet50.tv_in1k"}.get(name, name.removesuffix("_same"))  # the papers had these
     try:
         trained = cast(Any, timm.create_model(architecture, pretrained=True, num_classes=0, global_pool=""))
     except Exception as error:  # timm lets errors of several network libraries through
