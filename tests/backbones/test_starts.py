@@ -119,11 +119,17 @@ def test_damaged_pickled_and_empty_files_are_not_read(network, weights, tmp_path
 def test_an_unknown_backbone_lists_the_known_ones():
     with pytest.raises(WeightsError, match=r"backbone 'vgg': is not known\. Remedy: choose one of osnet_x0_25, "):
         build_backbone("vgg")
-    assert len(BACKBONES) == 9
+    assert len(BACKBONES) == 10
 
 
 def test_no_imagenet_weights_of_osnet(network):
     assert "no ImageNet weights of OSNet" in refused(network, "imagenet")
+
+
+def test_no_imagenet_weights_of_ibn_a():
+    assert "no ImageNet weights of ResNet-50-IBN-a" in refused(
+        build_backbone("resnet50_ibn_a"), "imagenet", "resnet50_ibn_a"
+    )
 
 
 def test_a_download_that_fails_says_what_else_to_give(monkeypatch):

@@ -89,7 +89,7 @@ def irm(module, features: Tensor, mask: Tensor) -> Tensor:
     to_phi, norm, _ = module.phi
     x = conv(features, to_phi)
     half = norm.split
-    f_phi = torch.cat([instance_norm(x[:half], norm.instance), batch_norm(x[half:], norm.batch)]).clamp_min(0)  # eq. 4
+    f_phi = torch.cat([instance_norm(x[:half], norm.IN), batch_norm(x[half:], norm.BN)]).clamp_min(0)  # eq. 4
     d, h, _ = f_phi.shape
     projected = conv(f_phi, module.qkv)
     related = torch.zeros_like(f_phi)

@@ -24,6 +24,8 @@ from glimpse.methods.pirt import (
     pose_tokens,
     soft_batch_hard,
 )
+from glimpse.training.module import rate
+from glimpse.training.recipe import Optimiser
 
 ALL = {"stripe_id", "patch_id", "part_id", "part_triplet"}
 ROWS = {"baseline": {"id"}, "pose": ALL, "intra": ALL, "pirt": ALL}  # row: losses
@@ -897,11 +899,9 @@ def test_the_papers_recipe_is_the_papers():
     assert PirtOptions(**settings["options"]) == PirtOptions()
     assert settings["transforms"] == {"size": [384, 128], "pad": 10, "erasing": {"p": 0.5}}
     assert settings["sampling"] == {"people": 16, "crops": 4}
-    assert [(stage["epochs"], stage["optimiser"]["schedule"]) for stage in settings["stages"]] == [
-        (30, "constant"),
-        (30, "cosine"),
-    ]
-    for stage in settings["stages"]:
-        optimiser = stage["optimiser"]
-        assert (optimiser["kind"], optimiser["lr"], optimiser["weight_decay"]) == ("adam", 3.5e-4, 5e-4)
-    assert settings["stages"][0]["optimiser"]["warmup"] == 10
+    assert settings["backbone"] == "resnet50_ibn_a"
+    (stage,) = settings["stages"]
+    how = Optimiser(**stage["optimiser"])
+    assert (stage["epochs"], how.kind, how.lr, how.weight_decay) == (60, "adam", 3.5e-4, 5e-4)
+    rates = [how.lr * rate(how, epoch, 60, 1) for epoch in (0, 10, 30, 45, 60)]
+    assert rates == pytest.approx([3.5e-6, 3.5e-4, 3.5e-4, 1.755e-4, 1e-6], rel=1e-3)

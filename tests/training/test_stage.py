@@ -38,6 +38,13 @@ def test_rates_by_hand() -> None:
     assert _rates(Optimiser(schedule="step", every=2, gamma=0.1, warmup=1), 6, 2)[2:] == [1, 1, 0.1, 0.1]
 
 
+def test_a_cosine_may_begin_late_and_end_above_zero() -> None:
+    how = Optimiser(schedule="cosine", warmup=1, hold=2, least=0.2)
+    assert _rates(how, 8, 2)[:4] == [0.01, 0.505, 1, 1]
+    assert _rates(how, 8, 2)[4:] == [round(0.2 + 0.4 * (1 + math.cos(math.pi * k / 4)), 6) for k in range(4)]
+    assert rate(how, 8, 8, 2) == pytest.approx(0.2)
+
+
 def test_a_cosine_ends_at_zero_even_when_all_is_warm_up() -> None:
     assert rate(Optimiser(schedule="cosine"), 10, 10, 5) == 0
     assert rate(Optimiser(schedule="cosine", warmup=2), 10, 10, 5) == 1

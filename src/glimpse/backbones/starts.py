@@ -26,6 +26,7 @@ BackboneName = Literal[
     "osnet_x1_0",
     "osnet_lct_x1_0",
     "resnet50",
+    "resnet50_ibn_a",
     "hrnet_w32",
     "mobilenetv2_100",
     "mobilenetv2_100_same",
@@ -38,6 +39,7 @@ BACKBONES: Mapping[BackboneName, Callable[[], Backbone]] = {
     "osnet_x1_0": lambda: OSNet(1.0),
     "osnet_lct_x1_0": lambda: OSNet(1.0, instance_norm=True, second_gate="lct"),
     "resnet50": ResNet50,
+    "resnet50_ibn_a": lambda: ResNet50(ibn=True),
     "hrnet_w32": HRNetW32,
     "mobilenetv2_100": MobileNetV2,
     "mobilenetv2_100_same": lambda: MobileNetV2(pad_type="same"),
@@ -190,10 +192,10 @@ def preprocessing(metadata: Mapping[str, str]) -> tuple[Triple, Triple]:
 
 def _download(backbone: nn.Module, name: BackboneName) -> Start:
     own: nn.Module | None = getattr(backbone, "net", None)
-    if own is None:
+    if own is None or name == "resnet50_ibn_a":
         raise WeightsError(
             f"start 'imagenet' of backbone '{name}'",
-            "no ImageNet weights of OSNet are published as safetensors",
+            f"no ImageNet weights of {'OSNet' if own is None else 'ResNet-50-IBN-a'} are published as safetensors",
             "give a .safetensors file, or start: scratch",
         )
     architecture = {"resnet50": "resnet50.tv_in1k"}.get(name, name.removesuffix("_same"))  # the papers had these

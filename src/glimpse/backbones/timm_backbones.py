@@ -1,4 +1,4 @@
-"""ResNet-50, HRNet-W32 and MobileNetV2 of timm as maps at stride 16."""
+"""ResNet-50, plain and with IBN, HRNet-W32 and MobileNetV2 of timm as maps at stride 16."""
 
 from __future__ import annotations
 
@@ -10,24 +10,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glimpse.backbones.backbone import Backbone, Look
+from glimpse.backbones.ibn import IBN
 
 
 class ResNet50(Backbone):
     """ResNet-50 whose last stage keeps its input's resolution (stride 1, no dilation), as PCB does.
 
     Map: 2048 channels at stride 16.
+
+    Args:
+        ibn: ResNet-50-IBN-a (Pan et al., ECCV 2018): the first norm of each block of the first three stages is an IBN.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ibn: bool = False) -> None:
         super().__init__()
         self.net = cast(Any, timm.create_model("resnet50", num_classes=0, global_pool=""))
         first = self.net.layer4[0]
         first.conv2.stride = (1, 1)
         first.downsample[0].stride = (1, 1)
         self.channels, self.first_channels, self.early_channels = 2048, 256, 1024
+        if ibn:
+            for stage in (self.net.layer1, self.net.layer2, self.net.layer3):
+                for block in stage:
+                    block.bn1 = IBN(block.bn1.num_features)
 
     def look(self, x: Tensor, visible: Tensor | None = None) -> Look:
-        """Map `[n, 2048, H/16, W/16]`; nothing in the network looks at the whole crop, so `visible` changes nothing.
+        """Map `[n, 2048, H/16, W/16]`. Nothing in the plain network looks at the whole crop, so `visible` changes
+        nothing; the instance norms of IBN do, and are not told what is visible.
 
         A visibility head looks at the third stage.
         """

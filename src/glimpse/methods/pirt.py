@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glimpse.backbones import Backbone
+from glimpse.backbones.ibn import IBN
 from glimpse.cues.needs import Cues, Needs
 from glimpse.cues.skeleton import COCO_17
 from glimpse.embedding import Embedding
@@ -255,20 +256,6 @@ def pose_tokens(features: Tensor, maps: Tensor, tau: float, seen: Tensor | None 
 
 
 # ---------------------------------------------------------------- 3.3 intra-part relations
-
-
-class IBN(nn.Module):
-    """Instance norm on the first half of the channels, batch norm on the others (Pan et al., ECCV 2018)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.split = channels // 2
-        self.instance = nn.InstanceNorm2d(self.split, affine=True)
-        self.batch = nn.BatchNorm2d(channels - self.split)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[n, c, h, w]` -> the same."""
-        return torch.cat([self.instance(x[:, : self.split]), self.batch(x[:, self.split :])], 1)
 
 
 class IRM(nn.Module):

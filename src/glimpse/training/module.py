@@ -320,7 +320,9 @@ def rate(how: Optimiser, step: int, total: int, per_epoch: int) -> float:
     if step < warm:
         return 0.01 + 0.99 * step / warm
     if how.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, total - warm))))
+        held = max(warm, how.hold * per_epoch)
+        fallen = min(1.0, max(0.0, step - held) / max(1.0, total - held))
+        return how.least + (1 - how.least) * 0.5 * (1 + math.cos(math.pi * fallen))
     if how.schedule == "step":
         return float(how.gamma ** int(step / per_epoch / how.every))
     return 1.0

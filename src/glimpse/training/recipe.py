@@ -56,7 +56,10 @@ class Optimiser(_Settings):
         backbone_lr: factor on `lr` for the backbone.
         weight_decay: L2 penalty (decoupled for `adamw`).
         momentum: of SGD, with Nesterov's form.
-        schedule: `step` multiplies by `gamma` every `every` epochs, `cosine` falls to 0 at the end of the stage.
+        schedule: `step` multiplies by `gamma` every `every` epochs, `cosine` falls to the share `least` at the end of
+            the stage.
+        hold: epochs at the full rate, the warm-up included, before `cosine` begins to fall.
+        least: of `cosine`.
         warmup: epochs over which the rate rises linearly from a hundredth.
         clip: norm that gradients are cut to; 0 for no limit.
     """
@@ -69,6 +72,8 @@ class Optimiser(_Settings):
     schedule: Literal["constant", "step", "cosine"] = "cosine"
     every: float = Field(default=20.0, gt=0)
     gamma: float = Field(default=0.1, gt=0, le=1)
+    hold: float = Field(default=0.0, ge=0)
+    least: float = Field(default=0.0, ge=0, le=1)
     warmup: float = Field(default=0.0, ge=0)
     clip: float = Field(default=0.0, ge=0)
 

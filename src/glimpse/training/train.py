@@ -276,8 +276,8 @@ class _Training:
         if start not in ("scratch", "imagenet") and not Path(start).exists():
             fit = [str(path) for path in packaged().values() if read_card(path.with_suffix(".json")).backbone == name]
             here = f" (the backbone of weights trained by glimpse will do, such as {fit[0]})" if fit else ""
-            # No ImageNet weights of OSNet can be downloaded.
-            words = "`scratch`" if name.startswith("osnet") else "`imagenet` or `scratch`"
+            # No ImageNet weights of these can be downloaded.
+            words = "`scratch`" if name.startswith(("osnet", "resnet50_ibn")) else "`imagenet` or `scratch`"
             raise WeightsError(
                 f"field 'start': '{start}'",
                 "there is no such file",
