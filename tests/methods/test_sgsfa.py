@@ -353,7 +353,7 @@ def test_strips_begin_at_each_crops_own_head():
     assert found["weights"].tolist() == [[1.0] * 7] * 2
 
 
-def test_a_crop_whose_head_is_hidden_is_divided_as_a_whole_and_trains_no_strip():
+def test_a_crop_whose_upper_half_is_hidden_is_divided_as_a_whole_and_trains_no_strip():
     masks = person()
     masks[:, 0] = 0.01
     masks[:, 1] = 0.01
@@ -364,6 +364,24 @@ def test_a_crop_whose_head_is_hidden_is_divided_as_a_whole_and_trains_no_strip()
     assert body_rows(torch.tensor([0]), 8).sum(2).tolist() == [rows]
     assert found["weights"].tolist() == [[0, 0, 1, 1, 0, 0, 1]]
     assert found["chosen"].tolist() == [[0] * 5]
+
+
+def test_strips_may_be_visible_by_their_own_masks_only():
+    masks = person()
+    masks[:, 0] = 0.01  # no head: the body begins at row 0
+    masks[:, 1, :2] = 0.9  # and an upper body lies in the top strip
+    for blocks, tmb in (("any", [1, 1, 1]), ("own", [0, 1, 1])):
+        method = masked(still(sgsfa(blocks=blocks)), masks)
+        with torch.no_grad():
+            found = method.heads(method.backbone(crops(1)))
+        assert found["weights"][0, 4:].tolist() == tmb
+        assert bool(found["chosen"].any()) == (blocks == "any")  # eq. 3: without a top nothing
+    masks = person()
+    masks[:, 2] = 0.01
+    method = masked(still(sgsfa(blocks="own")), masks)
+    with torch.no_grad():
+        found = method.heads(method.backbone(crops(1)))
+    assert found["weights"][0].tolist() == [1, 1, 0, 1, 1, 1, 1]  # shoes alone make the bottom visible
 
 
 def test_a_crop_that_shows_its_head_alone_trains_the_top():

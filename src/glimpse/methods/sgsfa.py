@@ -37,6 +37,9 @@ from glimpse.methods.parts import (
 Row = Literal["baseline", "spatial", "semantic", "no_whole", "sgsfa"]
 Gate = Literal["published", "residual"]
 HeadRow = Literal["first", "peak"]
+Blocks = Literal["any", "own"]
+_OWN = ((0,), (1,), (2, 3))
+"""Of top, middle and bottom: the local attentions of their own (head; upper body; lower body and shoes)."""
 
 SEMANTIC = ("head", "upper", "lower", "shoes")
 """The local parts of the SGA branch."""
@@ -69,6 +72,8 @@ class SGSFAOptions(BaseModel):
         nonzero: above this a cell of a learned mask is not 0 (3.2.1, eq. 2).
         head_row: where the body begins: in the `first` row of the head's mask (3.2.1), or in that below its `peak`
             (3.3).
+        blocks: whose masks say that a strip is visible (eq. 2): `any` of the four in its rows, or its `own`: the head's
+            for the top, the upper body's for the middle, the lower body's or the shoes' for the bottom.
         tau: of eq. 5, for head, upper, lower, shoes.
         lam: lambda of eq. 11. In the row `spatial` it is 0.
         margin: of the triplet, on the cosine distance of the concatenated semantic features.
@@ -88,6 +93,7 @@ class SGSFAOptions(BaseModel):
     cuts: tuple[_Share, _Share, _Share, _Share, _Share] = (0.5, 0.25, 0.5, 0.5, 0.5)
     nonzero: float = Field(default=0.5, ge=0, lt=1)
     head_row: HeadRow = "first"
+    blocks: Blocks = "any"
     tau: tuple[_Share, _Share, _Share, _Share] = (0.02, 0.05, 0.05, 0.01)
     lam: float = Field(default=0.8, ge=0, le=1)
     margin: float = Field(default=0.3, ge=0)
@@ -377,7 +383,7 @@ class SGSFA(Method):
         out: Outputs = {}
         parts, weights = [], []
         start = torch.zeros(n, dtype=torch.int64, device=features.device)
-        body: Tensor | None = None  # rows in which a local mask is not all 0, `[n, 1, h]`
+        body: Tensor | None = None  # rows in which the masks of a strip are not all 0, `[n, 1 or 3, h]`
         if o.has_semantic:
             out["logits"] = self.attentions(features)
             masks = out["logits"].sigmoid()
@@ -387,7 +393,9 @@ class SGSFA(Method):
             v = shown.mean((2, 3))  # eq. 4
             weights.append((v > v.new_tensor(o.tau)).float())  # eq. 5
             start = head_rows(shown[:, 0], o.nonzero, o.head_row)
-            body = shown.amax((1, 3))[:, None] > o.nonzero
+            rows = shown.amax(3)
+            groups = _OWN if o.blocks == "own" else (range(len(SEMANTIC)),)
+            body = torch.stack([rows[:, group].amax(1) for group in groups], 1) > o.nonzero
             maps = self._part_maps(cues)
             if maps is not None:
                 out["truth"] = maps[:, -len(SEMANTIC) :]
