@@ -22,12 +22,12 @@ ROWS = {  # row: (losses, tensors of the embedding, distances of a batch)
     "dsr": (
         {"id", "triplet"},
         {"globals", "vectors", "foreground", "shares", "bands", "weights"},
-        {"reconstruction", "global"},
+        {"global"},
     ),
     "fpr": (
         {"id", "triplet", "foreground"},
         {"globals", "vectors", "foreground", "shares", "bands", "weights"},
-        {"reconstruction", "global"},
+        {"global"},
     ),
 }
 IDS = 3
@@ -331,29 +331,12 @@ def test_without_alpha_nothing_is_asked_of_the_foreground_and_without_identity_n
     assert found["globals"] is found["pooled"]
 
 
-def test_distances_and_losses_of_a_step_share_their_pairs(monkeypatch):
-    method, o, calls = fpr(), outputs(), []
-    from glimpse.methods import fpr as module
-
-    real = module.reconstruction_distance
-    monkeypatch.setattr(module, "reconstruction_distance", lambda *a, **k: calls.append(1) or real(*a, **k))
-    method.losses(o, PIDS)
-    found = method.distances(o)
-    assert calls == [1]
-    x, h = o["vectors"].double(), o["weights"].double()
-    for i, j in ((0, 1), (1, 0), (4, 8)):
-        error = float(eq_3_and_5(x[i], x[j], h[i], 0.01))
-        assert abs(float(found["reconstruction"][i, j]) - (1 - math.sqrt(1 - error**2))) < 2e-5
+def test_a_teacher_is_compared_with_the_global_vectors():
+    o = outputs()
+    found = fpr().distances(o)
+    assert set(found) == {"global"}
+    for i, j in ((0, 1), (4, 8)):
         assert abs(float(found["global"][i, j]) - float(cosine_distance(o["globals"][i], o["globals"][j]))) < 1e-5
-
-
-@pytest.mark.parametrize("normalise", [True, False])
-def test_what_a_teacher_sees_of_one_vector_is_a_cosine_distance(normalise):
-    method, angle = fpr(normalise=normalise, beta=1e-4), 0.8
-    vectors = torch.tensor([[[1.0, 0.0]], [[math.cos(angle), math.sin(angle)]], [[0.0, 1.0]]])
-    o = {"vectors": vectors, "weights": torch.ones(3, 1), "shares": torch.ones(3, 1), "globals": vectors[:, 0]}
-    found = method.distances(o)
-    assert_close(found["reconstruction"][0], torch.tensor([0.0, 1 - math.cos(angle), 0.99]), atol=2e-4, rtol=0)
 
 
 # ---------------------------------------------------------------- rows

@@ -219,24 +219,14 @@ class FPR(Method):
         return (loss * judged).sum() / len(loss)
 
     def _reconstruction(self, outputs: Outputs) -> Tensor:
-        """Eq. 5 for all pairs of the batch. Losses and a teacher ask for it in the same step; it is made once."""
-        if "reconstruction" not in outputs:
-            x, h, shares = outputs["vectors"], outputs["weights"], outputs["shares"]
-            o = self.options
-            outputs["reconstruction"] = reconstruction_distance(x, h, x, shares, beta=o.beta, normalise=o.normalise)
-        return outputs["reconstruction"]
+        """Eq. 5 for all pairs of the batch."""
+        x, h, shares, o = outputs["vectors"], outputs["weights"], outputs["shares"], self.options
+        return reconstruction_distance(x, h, x, shares, beta=o.beta, normalise=o.normalise)
 
     def distances(self, outputs: Outputs) -> dict[str, Tensor]:
-        """`global`: cosine distance of the global vectors; `reconstruction`: from eq. 5, where rows are probes, the
-        cosine distance of two vectors of which one leaves that error of the other, so that both are of one scale."""
-        found = {"global": cosine_distance(outputs["globals"], outputs["globals"])}
-        if self.options.row != "baseline":
-            errors = self._reconstruction(outputs)
-            if not self.options.normalise:
-                errors = errors / outputs["vectors"].shape[1]
-            # One vector at cosine c leaves an error of sqrt(1 - c^2). Near 1 its slope has no end.
-            found["reconstruction"] = 1 - (1 - errors.square()).clamp_min(1e-4).sqrt()
-        return found
+        """`global`: cosine distance of the global vectors. Eq. 5 is none that a teacher's could be compared with: some
+        of anybody can be made of anybody else."""
+        return {"global": cosine_distance(outputs["globals"], outputs["globals"])}
 
     def vector(self, outputs: Outputs) -> Tensor:
         """The global vector."""
