@@ -212,7 +212,7 @@ def main() -> None:
         said = ["benchmarks/results.py", "evaluate", asked.name, Path(asked.weights).name]
         said += ["--market", f"{kind}:{Path(market).name}", "--partial", Path(asked.partial).name]
         if asked.keypoints:
-            estimator, _, path = asked.keypoints.partition(":")
+            estimator, _, path = asked.keypoints.rpartition(":")
             said += ["--keypoints", f"{estimator}:{Path(path).name}"]
         entry = evaluate(asked.name, asked.weights, asked.market, asked.partial, asked.keypoints, shlex.join(said))
         kept = json.loads(JSON.read_text()) if JSON.exists() else {}

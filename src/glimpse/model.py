@@ -21,12 +21,11 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from glimpse.backbones import BackboneName, Look, Start, build_backbone, load_start, preprocessing, read_safetensors
 from glimpse.backbones.fast import Precision, folded, in_bfloat16, keep_freed_memory
 from glimpse.backbones.openvino import OpenVino, has_openvino, one_thread
-from glimpse.cues.needs import Cues
+from glimpse.cues.needs import Cues, heat_on_input
 from glimpse.cues.skeleton import Skeleton
 from glimpse.cues.sources import PointSource, Read, open_points
 from glimpse.data import Sample, read_image
@@ -357,10 +356,8 @@ class Model:
                 raise DataError(crop.path or error.where, error.cause, error.remedy) from error
             people = None if people is None else people.to(skeleton)
             target = None if people is None else people.target()
-            if with_heat and people is not None and people.heights is not None:
-                size = (height // 4, width // 4)
-                heights = F.adaptive_max_pool2d(torch.from_numpy(people.heights), size)
-                heat[row] = heights * F.adaptive_avg_pool2d(shown[row][None], size)
+            if with_heat and people is not None and (heights := people.heights) is not None:
+                heat[row] = heat_on_input(torch.from_numpy(heights), shown[row])
             if target is not None:
                 points[row] = torch.from_numpy(target)
                 points[row, :, :2] *= scales[row]

@@ -176,7 +176,7 @@ def test_files_of_one_name_are_one_source(crops: list[Sample], tmp_path: Path) -
         found = cache.points().get(digest_of(crops[number].store.read(crops[number].name)))
         assert found is not None
         assert found.values[0, 0, 0] == 4 + number
-    with pytest.raises(ConfigError, match=r"name: 'a/b' is not only letters"):
+    with pytest.raises(ConfigError, match=r"source of cues: 'a/b' cannot name a folder"):
         add_file(crops, cache, rows({"01.png": KeyPoints(inside, COCO_17)}), name="a/b")
 
 

@@ -255,8 +255,6 @@ def add_file(
         DataError: a crop cannot be read (without `skip_bad`), the cache is damaged, or the file is of other crops.
     """
     started = time.perf_counter()
-    if name is not None and not re.fullmatch(r"[\w.+=@-]+", name):
-        raise ConfigError("name", f"'{name}' is not only letters, digits and . + = @ -", "choose such a name")
     made = Made(name or _source(file))
     first = next(iter(file.found.values()))
     says = first.skeleton if isinstance(first, KeyPoints) else first.scheme

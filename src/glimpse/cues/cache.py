@@ -200,10 +200,19 @@ class CueCache:
         """Digests of the crops of which `source` has cues here.
 
         Raises:
+            ConfigError: `source` cannot be the name of a folder.
             DataError: a file is damaged.
         """
-        files = sorted((self.folder / kind / source).glob("*.parquet"))
+        files = sorted(self._of(kind, source).glob("*.parquet"))
         return {digest for path in files for digest in _read(path)[1]["digest"].to_pylist()}
+
+    def _of(self, kind: Kind, source: str) -> Path:
+        """The folder of a source."""
+        if not re.fullmatch(r"[\w@.,=+-]+", source):
+            raise ConfigError(
+                "source of cues", f"'{source}' cannot name a folder", "use letters, digits and @ . , = + -"
+            )
+        return self.folder / kind / source
 
     @contextmanager
     def writer(self, source: str, says: Skeleton | PartScheme) -> Iterator[CueWriter]:
@@ -215,12 +224,7 @@ class CueCache:
             ConfigError: `source` cannot be the name of a folder, or the folder cannot be written to.
             DataError: rows of `source` are here by another skeleton or scheme.
         """
-        if not re.fullmatch(r"[\w@.,=+-]+", source):
-            raise ConfigError(
-                "source of cues", f"'{source}' cannot name a folder", "use letters, digits and @ . , = + -"
-            )
-        kind: Kind = "points" if isinstance(says, Skeleton) else "parts"
-        folder = self.folder / kind / source
+        folder = self._of("points" if isinstance(says, Skeleton) else "parts", source)
         for path in sorted(folder.glob("*.parquet"))[:1]:
             there = _read(path)[0].says
             if there != says:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from glimpse.cues.skeleton import Skeleton
 
@@ -37,6 +38,7 @@ class Needs:
 
 
 _NO_HEAT = torch.zeros(0, 0, 1, 1)
+_HEAT_STRIDE = 4  # pixels of the network's input per cell of the heat maps that a method is given
 
 
 class Cues(NamedTuple):
@@ -56,3 +58,15 @@ class Cues(NamedTuple):
     parts: Tensor
     scale: Tensor
     heat: Tensor = _NO_HEAT
+
+
+def heat_on_input(heights: Tensor, visible: Tensor) -> Tensor:
+    """Heat maps as `Cues` has them: 0 where they are covered, the highest value of each cell, `[k, H / 4, W / 4]`.
+
+    Args:
+        heights: over the whole input, `[k, h, w]`, in any resolution.
+        visible: of the input, `[H, W]`.
+    """
+    height, width = visible.shape
+    shown = F.interpolate(heights[None], (height, width), mode="nearest")[0] * visible
+    return F.adaptive_max_pool2d(shown, (height // _HEAT_STRIDE, width // _HEAT_STRIDE))

@@ -42,7 +42,7 @@ class MoveNet:
         path: of the file, with an input uint8 RGB `[1, H, W, 3]` and an output `[1, 1, 17, 3]`: y and x relative to
             the input, and a score in [0, 1].
         heat: give its heat maps as well, from inside the network, which is then run as it is written and not by faster
-            kernels: a ninth as fast.
+            kernels: a third as fast.
         threads: on which it runs.
 
     Raises:

@@ -74,8 +74,8 @@ def reconstruction_distance(
         (q, count, _), (g, m, _) = x.shape, y.shape
         # With R = Y'Y + beta I, k = Y'x and w = R^-1 k (eq. 2), |x - Yw|^2 = |x|^2 - 2 k'w + w'Y'Y w (eq. 3) is
         # |x|^2 - k' (R^-1 + beta R^-2) k: no vector of length d, no solve per query. R^-1 has numbers up to 1 / beta.
-        y64 = y.double()
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(y64 @ y64.mT + beta * _eye(y64)))
+        y64, eye = y.double(), torch.eye(m, dtype=torch.float64, device=y.device)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(y64 @ y64.mT + beta * eye))
         p = (inverse + beta * inverse @ inverse).to(y.dtype)
         k = (y.flatten(0, 1) @ x.flatten(0, 1).T).view(g, m, q * count)
         square = x.square().sum(-1).flatten() - (k * (p @ k)).sum(1)  # [g, q N]
@@ -90,10 +90,6 @@ def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
     square = x.square().sum(-1, keepdim=True)
     there = square > EPS**2
     return torch.where(there, x * torch.where(there, square, 1.0).rsqrt(), 0.0), there[..., 0]
-
-
-def _eye(y: Tensor) -> Tensor:
-    return torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
 
 
 def _weigh(errors: Tensor, weights: Tensor, there: Tensor, normalise: bool) -> Tensor:

@@ -197,7 +197,8 @@ class FPR(Method):
         if o.row == "baseline":
             distances = cosine_distance(outputs["pooled"], outputs["pooled"])
         else:
-            distances = self._reconstruction(outputs)
+            x, h, shares = outputs["vectors"], outputs["weights"], outputs["shares"]
+            distances = reconstruction_distance(x, h, x, shares, beta=o.beta, normalise=o.normalise)  # eq. 5
         terms["triplet"] = batch_hard(distances, pids, o.margin)  # eq. 6
         if o.learns_foreground:
             terms["foreground"] = o.alpha * self._foreground_loss(outputs)  # eq. 10
@@ -209,19 +210,13 @@ class FPR(Method):
         # A window that a prompt hides altogether has no vector to be judged, and a crop without a mask no labels.
         judged = outputs["shares"] > 0
         if "person" in outputs:
-            mask = to_cells(outputs["person"], seen)[:, None].to(seen.dtype)
-            person = mask
-            judged = judged & (mask.flatten(1).amin(1, keepdim=True) >= 0)
+            person = to_cells(outputs["person"], seen)[:, None].to(seen.dtype)
+            judged = judged & (person.flatten(1).amin(1, keepdim=True) >= 0)
         pyramid = Pyramid(seen.shape[2], seen.shape[3], self.options.pools, self.options.stride)
         y = pyramid(person, F.avg_pool2d)[..., 0] > self.options.tau  # eq. 7, 8
         logits = outputs["logits"]
         loss = F.binary_cross_entropy_with_logits(logits, y.to(logits.dtype), reduction="none")
         return (loss * judged).sum() / len(loss)
-
-    def _reconstruction(self, outputs: Outputs) -> Tensor:
-        """Eq. 5 for all pairs of the batch."""
-        x, h, shares, o = outputs["vectors"], outputs["weights"], outputs["shares"], self.options
-        return reconstruction_distance(x, h, x, shares, beta=o.beta, normalise=o.normalise)
 
     def distances(self, outputs: Outputs) -> dict[str, Tensor]:
         """`global`: cosine distance of the global vectors. Eq. 5 is none that a teacher's could be compared with: some

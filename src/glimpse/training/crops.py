@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
-from glimpse.cues.needs import Cues
+from glimpse.cues.needs import Cues, heat_on_input
 from glimpse.data import PKSampler, Sample, read_all
 from glimpse.data.transforms import TrainTransform, shown
 from glimpse.errors import DataError
@@ -23,8 +23,6 @@ UNKNOWN = 255
 
 _NONE = torch.zeros(0)
 _NO_HEAT = torch.zeros(0, 1, 1, dtype=torch.uint8)
-_HEAT_STRIDE = 4
-"""Pixels of the network's input per cell of the heat maps that it is given."""
 
 
 class Batch(NamedTuple):
@@ -133,9 +131,8 @@ class CropDataset(Dataset[Batch]):
         batch = batch._replace(points=torch.cat([xy, scores[:, None]], 1), parts=parts, scale=scale)
         if "heat" not in moved:
             return batch
-        heights = (moved["heat"].as_subclass(Tensor).float() / 255).square() * visible
-        size = (image.shape[1] // _HEAT_STRIDE, image.shape[2] // _HEAT_STRIDE)
-        return batch._replace(heat=F.adaptive_max_pool2d(heights, size))
+        heights = (moved["heat"].as_subclass(Tensor).float() / 255).square()
+        return batch._replace(heat=heat_on_input(heights, visible))
 
 
 class Seeded(Sampler[list[tuple[int, int]]]):

@@ -447,6 +447,15 @@ class _Training:
 
     # ------------------------------------------------------------------ cached maps
 
+    def _looks(self, backbone: Backbone, transforms: TransformSettings) -> dict[str, object]:
+        """Keys of the cache: who looks at which crops, moved in which way."""
+        return {
+            "backbone": self.recipe.backbone,
+            "weights": _digest(backbone.state_dict().values()),
+            "transforms": transforms.model_dump(mode="json", exclude={"swap"}),
+            "crops": self._content,
+        }
+
     def _kept_head(self, stage: Stage, number: int) -> Path | None:
         """Where the cache keeps what a stage makes of the visibility head; `None` for other stages.
 
@@ -454,16 +463,12 @@ class _Training:
         """
         if stage.learns != "visibility":
             return None
-        key: dict[str, object] = {
-            "backbone": self.recipe.backbone,
-            "weights": _digest(self.method.backbone.state_dict().values()),
-            "transforms": self.transforms.model_dump(mode="json", exclude={"swap"}),
+        key = self._looks(self.method.backbone, self.transforms) | {
             "stage": stage.model_dump(mode="json", exclude={"name"}),
             "sampling": (stage.sampling or self.recipe.sampling).model_dump(mode="json"),
             "seed": [self.recipe.seed, number],
             "precision": in_bfloat16(self.recipe.precision, "cuda" if torch.cuda.is_available() else "cpu"),
             "processes": self.place.world,
-            "crops": self._content,
             "people": self.labels,
         }
         return self.asked.cache / f"head-{key_digest(key)}.safetensors"
@@ -479,14 +484,10 @@ class _Training:
             transforms = transforms.model_copy(update=plain)
             crops = CropDataset(crops.crops, self.labels, TrainTransform(transforms, crops.crops))
         assert backbone is not None
-        key: dict[str, object] = {
-            "backbone": self.recipe.backbone,
-            "weights": _digest(backbone.state_dict().values()),
-            "transforms": transforms.model_dump(mode="json", exclude={"swap"}),
+        key = self._looks(backbone, transforms) | {
             "seed": self.recipe.seed,
             "pass": number,
             "prompt": prompt,
-            "crops": self._content,
             "format": 3,
         }
         cues: dict[str, object] | None = None
