@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -70,3 +71,53 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with atomic(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def check_free(folder: Path) -> None:
+    """Refuse to write into what is there, unless it is an empty folder.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(folder, "is not an empty folder", "choose a new one")
+
+
+@contextmanager
+def folder_draft(target: Path, file: bool = False) -> Iterator[Path]:
+    """Give a folder beside `target`, which is gone when the block ends; `publish` moves what was made in it.
+
+    Args:
+        target: where things are to appear: a folder that does not exist yet or is empty, or a new file.
+        file: whether it is a file.
+
+    Raises:
+        ConfigError: `target` is there, or cannot be written.
+    """
+    if file and target.exists():
+        raise ConfigError(target, "is there already", "choose a new file, or remove this one")
+    if not file:
+        check_free(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        cause = f"cannot be written ({error.strerror})"
+        raise ConfigError(target, cause, "choose a folder you can write to") from error
+    try:
+        yield draft
+    except OSError as error:
+        cause = f"cannot be written ({error.strerror})"
+        raise ConfigError(target, cause, "choose a place on a disk with room") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def publish(made: Path, target: Path) -> None:
+    """Move a file or folder that was made in a draft to its place, with the rights that new ones have."""
+    umask = os.umask(0)
+    os.umask(umask)
+    if target.is_dir():
+        target.rmdir()
+    made.rename(target)
+    target.chmod((0o777 if target.is_dir() else 0o666) & ~umask)

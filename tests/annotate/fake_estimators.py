@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -44,26 +41,3 @@ class Bright:
 
     def parts(self, image: Image.Image) -> PartMap:
         return PartMap((np.asarray(image.convert("L")) > 127).astype(np.uint8), PERSON)
-
-
-@dataclass
-class Killed(Centre):
-    """Its process is killed."""
-
-    name: str = "killed@1"
-
-    def points(self, image: Image.Image) -> KeyPoints:
-        os._exit(9)
-
-
-@dataclass
-class Slow(Centre):
-    """It says in the folder `log` which process it is in, and is not done before long."""
-
-    name: str = "slow@1"
-    log: str = ""
-
-    def points(self, image: Image.Image) -> KeyPoints:
-        (Path(self.log) / str(os.getpid())).touch()
-        time.sleep(0.5)
-        return super().points(image)

@@ -1,15 +1,10 @@
 """Cues are made once per content, in any number of processes, and what was done is kept."""
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_estimators import Bright, Centre, Killed
+from fake_estimators import Bright, Centre
 
 from glimpse.annotate.make import add_file, make_cues, make_limbs
 from glimpse.cues.cache import CueCache, digest_of
@@ -73,51 +68,6 @@ def test_unreadable_crops_stop_it_or_are_left_out(crops: list[Sample], folder: P
         assert made.made == 37
         assert [Path(error.where).name for error in made.bad] == ["06.png", "05.png"]
         assert "is not a picture" in made.bad[1].cause
-
-
-def test_a_killed_process_is_said_and_not_waited_for(crops: list[Sample], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a process that made cues was killed, .* start again with fewer"):
-        make_cues(crops, CueCache(tmp_path / "cues"), Killed(), jobs=2)
-
-
-_MAKE = """
-import sys
-from fake_estimators import Slow
-from glimpse.annotate.make import make_cues
-from glimpse.cues.cache import CueCache
-from glimpse.data import open_crops
-
-if __name__ == "__main__":
-    crops, cache, log = sys.argv[1:]
-    make_cues(open_crops(crops), CueCache(cache), Slow(log=log), jobs=2)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
-def test_its_processes_end_when_it_is_killed(crops: list[Sample], folder: Path, tmp_path: Path) -> None:
-    log, script = tmp_path / "log", tmp_path / "make.py"
-    log.mkdir()
-    script.write_text(_MAKE)
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    arguments = [sys.executable, script, folder, tmp_path / "cues", log]
-    with subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": paths}) as making:
-        assert within(60, lambda: len(list(log.iterdir())) == 2)
-        making.kill()
-    processes = [Path("/proc") / path.name for path in log.iterdir()]
-    assert within(20, lambda: not any(process.exists() for process in processes))
-
-
-def within(seconds: float, true: Callable[[], bool]) -> bool:
-    """Whether it is true before so many seconds are over."""
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.05)
-    return true()
-
-
-def test_no_process_is_too_few(crops: list[Sample], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="jobs: 0 processes are too few"):
-        make_cues(crops, CueCache(tmp_path / "cues"), Centre(), jobs=0)
 
 
 def test_limbs_come_from_the_points_and_masks_at_hand(crops: list[Sample], tmp_path: Path) -> None:

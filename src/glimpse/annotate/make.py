@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import TypeAlias
 
 from glimpse.cues.cache import CueCache, Kind, Row, digest_of
@@ -25,7 +19,8 @@ from glimpse.cues.readers import CueFile, Value, fitted, matched
 from glimpse.cues.skeleton import Skeleton
 from glimpse.data import Sample, decode
 from glimpse.data.words import count
-from glimpse.errors import ConfigError, DataError
+from glimpse.errors import DataError
+from glimpse.processes import mapped
 
 Estimator: TypeAlias = PointEstimator | PartEstimator
 Progress = Callable[[int], None]
@@ -91,7 +86,11 @@ def make_cues(
     made = Made(estimator.name)
     todo, _ = _unknown(samples, cache, "points" if isinstance(estimator, PointEstimator) else "parts", made, skip_bad)
     _advance(progress, len(samples) - len(todo))
-    with cache.writer(estimator.name, says) as writer, _looks(estimator, [crop for _, crop in todo], jobs) as found:
+    crops = [crop for _, crop in todo]
+    with (
+        cache.writer(estimator.name, says) as writer,
+        mapped(_look, crops, jobs, chunk=_CHUNK, start=_start, given=(estimator,)) as found,
+    ):
         for (digest, sample), result in zip(todo, found, strict=True):
             if isinstance(result, DataError):
                 if not skip_bad:
@@ -179,19 +178,6 @@ def _start(estimator: Estimator) -> None:
     _estimator = estimator
 
 
-def _start_process(estimator: Estimator) -> None:
-    _start(estimator)
-    # Nothing else ends a process that waits for work when the one that gives it is killed.
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def _look(sample: Sample) -> _Found:
     try:
         image = decode(sample.store.read(sample.name), sample.path)
@@ -199,26 +185,6 @@ def _look(sample: Sample) -> _Found:
         return error
     size = (image.height, image.width)
     return size, _estimator.points(image) if isinstance(_estimator, PointEstimator) else _estimator.parts(image)
-
-
-@contextmanager
-def _looks(estimator: Estimator, samples: list[Sample], jobs: int) -> Iterator[Iterator[_Found]]:
-    """What the estimator makes of each crop, in order."""
-    if jobs < 1:
-        raise ConfigError("jobs", f"{jobs} processes are too few", "give at least 1")
-    if jobs == 1 or len(samples) <= _CHUNK:
-        _start(estimator)
-        yield map(_look, samples)
-        return
-    # Fork would copy the locks of libraries that run threads.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_process, (estimator,)) as pool:
-        try:
-            yield pool.map(_look, samples, chunksize=_CHUNK)
-        except BrokenProcessPool as error:
-            cause = "a process that made cues was killed, perhaps for want of memory"
-            raise ConfigError("jobs", cause, "start again with fewer: what was done is kept") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _advance(progress: Progress | None, crops: int) -> None:
