@@ -160,6 +160,24 @@ def test_occlusion_hides_what_its_mask_says(kind, side):
     assert (image[:, visible == 0] != plain[:, visible == 0]).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("side", ["top", "bottom", "left", "right", "centre"])
+def test_rendered_things_hide_what_their_mask_says(side):
+    how = Occlusion(p=1.0, fraction=(0.3, 0.5), kinds={"thing": 1.0}, sides={side: 1.0})
+    transform = TrainTransform(still(occlusion=how))  # no crops are needed to cut them from
+    plain = TrainTransform(STILL)(crop(), seeded(0))[0]
+    shares = []
+    for seed in range(8):
+        image, visible = transform(crop(), seeded(seed))
+        assert torch.equal(image[:, visible > 0], plain[:, visible > 0])
+        assert visible.unique().tolist() == [0.0, 1.0]
+        shares.append(visible.mean().item())
+    assert min(shares) > 0.35
+    assert max(shares) < 0.95
+    assert len(set(shares)) > 3
+    again = TrainTransform(still(occlusion=how))(crop(), seeded(5))
+    assert torch.equal(again[1], transform(crop(), seeded(5))[1])
+
+
 def test_erasing_fills_with_the_mean_and_stays_within_its_area():
     transform = TrainTransform(still(erasing=Erasing(p=1.0)))
     plain = TrainTransform(STILL)(crop(), seeded(0))[0]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from glimpse.errors import ConfigError
 from glimpse.synthetic.occlusion import (
+    EDGES,
     KINDS,
     SIDES,
     Occluder,
@@ -42,6 +43,9 @@ def test_occlude_covers_exactly_the_rounded_share(side, fraction, height, width)
                 "bottom": y >= height - round(fraction * height),
                 "left": x < round(fraction * width),
                 "right": x >= width - round(fraction * width),
+                "centre": (width - round(fraction * width)) // 2
+                <= x
+                < (width - round(fraction * width)) // 2 + round(fraction * width),
             }[side]
             assert bool(visible[y, x]) == (not hidden)
             assert covered[:, y, x].tolist() == [200 if hidden else 10] * 3
@@ -54,7 +58,7 @@ def test_occlude_keeps_an_occluder_of_the_right_size_as_it_is():
     assert torch.equal(covered[:, 24:], patch)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "border"])
 @pytest.mark.parametrize("side", SIDES)
 def test_occluder_gives_the_same_in_any_order_and_leaves_visible_pixels_alone(kind, side):
     occluder = Occluder(kind, side, 0.4, SOURCES, seed=3)
@@ -121,6 +125,47 @@ def test_object_patch_comes_from_the_edges_and_keeps_texture():
         assert patch[1].float().std() > 5
 
 
+@pytest.mark.parametrize("side", EDGES)
+def test_a_border_leaves_the_rest_of_the_crop(side):
+    image = crop(0)
+    left, visible = Occluder("border", side, 0.25)(0, image)
+    kept = {"top": image[:, 8:], "bottom": image[:, :24], "left": image[:, :, 4:], "right": image[:, :, :12]}[side]
+    assert torch.equal(left, kept)
+    assert visible.shape == left.shape[1:]
+    assert visible.all()
+    assert Occluder("border", side, 1.0)(0, image)[0].numel() > 0
+
+
+def test_a_thing_reaches_about_as_far_as_is_asked_and_further_with_the_fraction():
+    image = torch.full((3, 128, 64), 255, dtype=torch.uint8)
+    for side in SIDES:
+        hidden = []
+        for fraction in (0.2, 0.4, 0.6):
+            visible = torch.stack([Occluder("thing", side, fraction, seed=2)(i, image)[1] for i in range(12)])
+            hidden.append(1 - visible.float().mean().item())
+            if side in ("top", "bottom"):
+                reached = (~visible).any(2).float().mean(1)
+                assert (reached - fraction).abs().max() < 0.15
+        assert hidden[0] < hidden[1] < hidden[2]
+        assert hidden[0] > 0.05
+
+
+def test_people_are_cut_out_where_there_is_a_mask():
+    other, mask = torch.full((3, 32, 16), 200, dtype=torch.uint8), torch.zeros(32, 16, dtype=torch.bool)
+    mask[4:28, 5:11] = True
+    image = torch.full((3, 64, 32), 10, dtype=torch.uint8)
+    covered, visible = Occluder("person", "left", 0.5, [other], masks=[mask])(0, image)
+    # As tall as the crop or a little more, up to its middle, and no wider than the person.
+    assert not visible[:, 8:15].any()
+    assert visible[:, 17:].all()
+    assert (covered[:, visible] == 10).all()
+    assert (covered[:, ~visible] > 100).all()
+    # Nobody in the mask: a window of the crop covers.
+    _, window = Occluder("person", "left", 0.5, [other], masks=[~torch.ones_like(mask)])(0, image)
+    assert not window[:, :16].any()
+    assert window[:, 16:].all()
+
+
 def test_edit_is_the_same_as_call_for_pil_images():
     occluder = Occluder("object", "right", 0.3, SOURCES)
     image = PIL.Image.fromarray(crop(0).permute(1, 2, 0).numpy())
@@ -138,6 +183,9 @@ def test_edit_is_the_same_as_call_for_pil_images():
         (lambda: Occluder("grey", "left", 1.5), "1.5 is not a share"),
         (lambda: Occluder("grey", "left", 0.5, seed=-1), "negative"),
         (lambda: Occluder("person", "left", 0.5), "no crops to take a 'person' from"),
+        (lambda: Occluder("person", "left", 0.5, SOURCES, masks=[crop(0)[0] > 9]), "are 1, of 7 sources"),
+        (lambda: Occluder("border", "centre", 0.5), "does not end in the centre"),
+        (lambda: Occluder("thing", "top", 1.0)(0, crop(0)), "a thing would hide everything"),
         (lambda: covered_region(4, 4, "left", float("nan")), "not a share"),
         (lambda: occlude(torch.zeros(3, 4, 4), crop(0), "left", 0.5), "not a uint8 image"),
         (lambda: object_patch(crop(0), (0, 4), generator_for(0)), "no pixels"),

@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import functional as F
 
 from glimpse.errors import ConfigError, DataError
 from glimpse.pictures import IMAGENET_MEAN, IMAGENET_STD, Triple
+from glimpse.synthetic.cutouts import Cutout, thing
 from glimpse.synthetic.occlusion import Side, covered_region, object_patch, person_patch, to_tensor
 
 Visible = tuple[float, float, float, float] | np.ndarray | Tensor
@@ -39,6 +40,7 @@ _Name = TypeVar("_Name", bound=str)
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
+_THINGS = 48  # rendered for each side
 _DRAWS = 64  # uniform numbers per crop, drawn at once: the stream does not depend on which options are on
 
 
@@ -84,13 +86,14 @@ class Occlusion(_Settings):
     Attributes:
         p: how often.
         fraction: least and greatest share of the height or width that is covered.
-        kinds: what covers, with weights: uniform grey, noise, texture cut from beside a person, another person.
+        kinds: what covers, with weights: uniform grey, noise, texture cut from beside a person, another person, a
+            rendered thing with an outline.
         sides: where it stands, with weights.
     """
 
     p: _Share = 0.5
     fraction: tuple[_Share, _Share] = (0.1, 0.65)
-    kinds: dict[Literal["grey", "noise", "object", "person"], _Weight] = {
+    kinds: dict[Literal["grey", "noise", "object", "person", "thing"], _Weight] = {
         "grey": 1.0,
         "noise": 1.0,
         "object": 3.0,
@@ -193,7 +196,7 @@ class TrainTransform:
     Args:
         settings: what is done.
         occluders: decoded crops, uint8 `[3, h, w]` each (or one tensor `[n, 3, h, w]`), that occluders are cut from:
-            usually the training crops themselves.
+            usually the training crops themselves. Things are rendered, once for all crops.
 
     Raises:
         ConfigError: object or person occluders are asked for and no crops are given.
@@ -214,6 +217,9 @@ class TrainTransform:
             )
         self.settings = settings
         self.occluders = occluders
+        self._things: dict[Side, list[Cutout]] = {}
+        if settings.occlusion is not None and settings.occlusion.p > 0 and settings.occlusion.kinds.get("thing"):
+            self._things = _rendered(settings.occlusion, settings.size)
         self._mode = InterpolationMode(settings.interpolation)
         self._scale, self._shift, self._fill = _normalisation(settings.mean, settings.std)
 
@@ -316,6 +322,12 @@ class TrainTransform:
             region.copy_(torch.randint(256, region.shape, generator=generator, dtype=torch.uint8))
         elif kind == "object":
             region.copy_(object_patch(self.occluders[source], (rows, columns), generator))
+        elif kind == "thing":
+            of = self._things[side]
+            covered, left_over = of[int(next(u) * len(of))].over(canvas)
+            canvas.copy_(covered)
+            visible[~left_over] = 0.0
+            return
         else:
             region.copy_(person_patch(self.occluders[source], side, (rows, columns), generator))
         visible[top : top + rows, left : left + columns] = 0.0
@@ -507,6 +519,17 @@ def _erased_size(height: int, width: int, how: Erasing, u: Iterator[float]) -> t
         if rows <= height and columns <= width:
             break
     return min(rows, height), min(columns, width)
+
+
+def _rendered(how: Occlusion, size: tuple[int, int]) -> dict[Side, list[Cutout]]:
+    """Things for each side that may be covered, reaching as far as `how` says."""
+    low, high = max(how.fraction[0], 0.01), min(how.fraction[1], 0.99)
+    rng = np.random.default_rng(0)
+    return {
+        side: [thing(side, float(rng.uniform(low, high)), size, rng) for _ in range(_THINGS)]
+        for side, weight in how.sides.items()
+        if weight > 0
+    }
 
 
 def _crop(target: Tensor, top: int, left: int, rows: int, columns: int) -> Tensor:

@@ -18,12 +18,18 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from glimpse.errors import ConfigError
+from glimpse.synthetic import cutouts
+from glimpse.synthetic.obstacles import SIDES as SIDES
+from glimpse.synthetic.obstacles import Side as Side
 
-Side = Literal["top", "bottom", "left", "right"]
-Kind = Literal["object", "person", "grey"]
+Kind = Literal["object", "person", "grey", "thing", "border"]
 
-SIDES: tuple[Side, ...] = get_args(Side)
 KINDS: tuple[Kind, ...] = get_args(Kind)
+EDGES: tuple[Side, ...] = ("top", "bottom", "left", "right")
+"""Sides that are edges of a crop: all but the centre."""
+
+FROM_CROPS: tuple[Kind, ...] = ("object", "person")
+"""Kinds that are cut from crops of other people."""
 
 _BORDER = 0.2  # share of a crop's width, at each edge, that mostly shows background
 _GREY = 128
@@ -45,7 +51,7 @@ def generator_for(seed: int, *keys: int) -> torch.Generator:
 def covered_region(height: int, width: int, side: Side, fraction: float) -> tuple[int, int, int, int]:
     """Give the rows and columns that an occluder of `fraction` covers: `(top, left, rows, columns)`.
 
-    Exactly `round(fraction * height)` rows (top, bottom) or `round(fraction * width)` columns (left, right).
+    Exactly `round(fraction * height)` rows (top, bottom) or `round(fraction * width)` columns (left, right, centre).
 
     Raises:
         ConfigError: `side` is not a side, or `fraction` is not in [0, 1].
@@ -61,7 +67,8 @@ def covered_region(height: int, width: int, side: Side, fraction: float) -> tupl
         rows = round(fraction * height)
         return (0 if side == "top" else height - rows), 0, rows, width
     columns = round(fraction * width)
-    return 0, (0 if side == "left" else width - columns), height, columns
+    left = {"left": 0, "right": width - columns}.get(side, (width - columns) // 2)
+    return 0, left, height, columns
 
 
 def occlude(image: Tensor, occluder: Tensor, side: Side, fraction: float) -> tuple[Tensor, Tensor]:
@@ -178,12 +185,15 @@ class Occluder:
     The source is drawn before anything else, so the same query meets the same occluder at every fraction and side.
 
     Args:
-        kind: what covers: `"object"` (texture from the edges of a source), `"person"` (a source), `"grey"`.
+        kind: what covers: `"object"` (texture from the edges of a source), `"person"` (a source), `"grey"`, `"thing"`
+            (rendered, with an outline), `"border"` (the picture ends: what lies beyond is cut off).
         side: where it stands.
-        fraction: share of the crop that is covered, in [0, 1].
+        fraction: share of the crop that is covered, in [0, 1]; of what has an outline, how far it reaches.
         sources: decoded crops, uint8 `[3, h, w]` each, of people who are not being looked for
-            (the training set's); not needed for grey.
+            (the training set's); needed for objects and people.
         seed: not negative.
+        masks: where the person is in each source, bool `[h, w]`: people are cut out then; windows of their crops cover
+            if not given.
 
     Raises:
         ConfigError: kind, side, fraction or seed is out of range, or there are no sources.
@@ -199,6 +209,7 @@ class Occluder:
     fraction: float
     sources: Sequence[Tensor] = field(default=(), repr=False)
     seed: int = 0
+    masks: Sequence[Tensor] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -206,8 +217,13 @@ class Occluder:
         covered_region(1, 1, self.side, self.fraction)
         if self.seed < 0:
             raise ConfigError("seed", f"{self.seed} is negative", "give 0 or more")
-        if self.kind != "grey" and not len(self.sources):
+        if self.kind in FROM_CROPS and not len(self.sources):
             raise ConfigError("sources", f"no crops to take a '{self.kind}' from", "give at least one crop")
+        if len(self.masks) not in (0, len(self.sources)):
+            cause = f"are {len(self.masks)}, of {len(self.sources)} sources"
+            raise ConfigError("masks", cause, "give one for each source, or none")
+        if self.kind == "border" and self.side == "centre":
+            raise ConfigError("side", "a picture does not end in the centre", f"choose {', '.join(EDGES)}")
 
     def __call__(self, index: int, image: Tensor) -> tuple[Tensor, Tensor]:
         """Cover the crop number `index`.
@@ -217,23 +233,34 @@ class Occluder:
             image: uint8 `[3, h, w]`; it is not changed.
 
         Returns:
-            The covered crop, uint8 `[3, h, w]`, and what is visible, bool `[h, w]`.
+            The covered crop, uint8 `[3, h, w]`, and what is visible, bool `[h, w]`; of a border what is left of the
+            crop, which is smaller.
         """
         _check_image("image", image)
         height, width = image.shape[-2:]
         _, _, rows, columns = covered_region(height, width, self.side, self.fraction)
         if not rows or not columns:
             return image.clone(), torch.ones(height, width, dtype=torch.bool)
+        if self.kind == "border":
+            return _cut(image, self.side, rows, columns)
         if self.kind == "grey":
-            patch = grey_patch((rows, columns))
-        else:
-            generator = generator_for(self.seed, index)
-            source = self.sources[int(torch.randint(len(self.sources), (1,), generator=generator))]
-            if self.kind == "object":
-                patch = object_patch(source, (rows, columns), generator)
-            else:
-                patch = person_patch(source, self.side, (rows, columns), generator)
-        return occlude(image, patch, self.side, self.fraction)
+            return occlude(image, grey_patch((rows, columns)), self.side, self.fraction)
+        generator = generator_for(self.seed, index)
+        if self.kind == "thing":
+            if self.fraction == 1:
+                raise ConfigError("fraction", "a thing would hide everything", "give less than 1")
+            rng = np.random.default_rng((self.seed, index))
+            return cutouts.thing(self.side, self.fraction, (height, width), rng).over(image)
+        number = int(torch.randint(len(self.sources), (1,), generator=generator))
+        source = self.sources[number]
+        if self.kind == "object":
+            return occlude(image, object_patch(source, (rows, columns), generator), self.side, self.fraction)
+        if self.masks:
+            grow = 1.0 + 0.15 * float(torch.rand(1, generator=generator))
+            found = cutouts.person(source, self.masks[number], self.side, self.fraction, (height, width), grow)
+            if found is not None:
+                return found.over(image)
+        return occlude(image, person_patch(source, self.side, (rows, columns), generator), self.side, self.fraction)
 
     def edit(self, index: int, image: PIL.Image.Image) -> tuple[PIL.Image.Image, np.ndarray]:
         """Cover a PIL image: the form that `Model.embed_samples(edit=...)` calls.
@@ -253,6 +280,19 @@ def to_tensor(image: PIL.Image.Image) -> Tensor:
     """
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+
+
+def _cut(image: Tensor, side: Side, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """What is left of a crop without its first or last rows or columns; at least one of each."""
+    height, width = image.shape[-2:]
+    rows, columns = min(rows, height - 1), min(columns, width - 1)
+    kept = {
+        "top": image[:, rows:],
+        "bottom": image[:, : height - rows],
+        "left": image[:, :, columns:],
+        "right": image[:, :, : width - columns],
+    }[side].contiguous()
+    return kept, torch.ones(kept.shape[-2:], dtype=torch.bool)
 
 
 def _mirror(length: int, period: int) -> Tensor:

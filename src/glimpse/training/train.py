@@ -40,7 +40,7 @@ from glimpse.methods import METHODS, Method
 from glimpse.methods.method import When
 from glimpse.model import Card, Model, load, packaged, read_card, save
 from glimpse.provenance import commit
-from glimpse.synthetic.occlusion import SIDES, Kind, Occluder
+from glimpse.synthetic.occlusion import EDGES, Kind, Occluder
 from glimpse.training.crops import CropCues, CropDataset, Seeded, read_crops
 from glimpse.training.cues import CueSource, CueTables, HeldOutPoints, open_cues, read_cues, swaps
 from glimpse.training.maps import MapDataset, MapPass, Maps, key_digest
@@ -512,7 +512,7 @@ class _Training:
         points = HeldOutPoints(tables.points) if tables is not None and tables.points is not None else None
 
         def edit(row: int, image: Any) -> Any:
-            kind, side, fraction = kinds[row % 2], SIDES[(row // 2) % 4], (0.4, 0.6)[(row // 8) % 2]
+            kind, side, fraction = kinds[row % 2], EDGES[(row // 2) % 4], (0.4, 0.6)[(row // 8) % 2]
             covered, visible = Occluder(kind, side, fraction, sources, self.recipe.seed).edit(row, image)
             if points is not None:
                 points.cover(covered, held.query[row], visible)
