@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from glimpse.errors import ConfigError, DataError
 from glimpse.evaluation.evaluate import DEFAULT_MAX_BYTES, Result, estimates, evaluate
 from glimpse.evaluation.records import Metrics, OccludedRecord, OcclusionMeanRecord, OcclusionRecord
 from glimpse.matching.distance import Distance
-from glimpse.synthetic.occlusion import SIDES, Kind, Occluder, Side, to_tensor
+from glimpse.synthetic.occlusion import EDGES, FROM_CROPS, SIDES, Kind, Occluder, Side, to_tensor
 
 if TYPE_CHECKING:
     from glimpse.model import Model
@@ -32,11 +34,19 @@ MAX_SOURCES = 256
 
 @dataclass(frozen=True)
 class Occluded:
-    """The result at one side and one covered share."""
+    """The result at one side and one covered share.
+
+    Attributes:
+        side: where the occluder stood.
+        fraction: share of the crop that was to be covered.
+        result: what was found.
+        hidden: share of the pixels that was hidden, a mean over queries; near `fraction` for what has an outline.
+    """
 
     side: Side
     fraction: float
     result: Result
+    hidden: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class OcclusionSuite:
         queries: crops that were covered; `result.rows` count in this list.
         results: one per side and share.
         seed: of the occluders and of the bootstrap.
+        sources: digest of the crops that occluders could be cut from, see `digest_of`; empty where none are needed.
     """
 
     kind: Kind
@@ -56,6 +67,7 @@ class OcclusionSuite:
     queries: tuple[Sample, ...]
     results: tuple[Occluded, ...]
     seed: int = 0
+    sources: str = ""
 
     def __iter__(self) -> Iterator[Occluded]:
         return iter(self.results)
@@ -98,7 +110,7 @@ def occlusion_suite(
     gallery: Embedding,
     *,
     kind: Kind = "object",
-    sides: Sequence[Side] = SIDES,
+    sides: Sequence[Side] = EDGES,
     fractions: Sequence[float] = FRACTIONS,
     prompted: bool = False,
     queries: int | None = None,
@@ -123,7 +135,7 @@ def occlusion_suite(
         fractions: shares of the crop that are covered, each in (0, 1).
         prompted: whether the model is told which pixels are visible.
         queries: how many queries to draw (seeded, among those with a match); `None` takes all.
-        sources: crops of people who are not looked for, such as `dataset.train`; grey needs none.
+        sources: crops of people who are not looked for, such as `dataset.train`; only needed for objects and people.
         distance: compares embeddings; the model's own if `None`.
         seed: of the choice of queries and sources, the occluders and the bootstrap.
         max_bytes: scratch memory of matching.
@@ -139,20 +151,21 @@ def occlusion_suite(
         raise DataError(
             "gallery", f"{len(gallery)} embedded crops and {len(dataset.gallery)} listed", "embed the dataset's gallery"
         )
-    if kind != "grey" and not sources:
+    if kind in FROM_CROPS and not sources:
         raise ConfigError(
             "sources", f"there are no crops to take a '{kind}' from", "give crops of people who are not looked for"
         )
     distance = model.distance() if distance is None else distance
     gallery = distance.prepare(gallery)
     samples = draw_queries(dataset, queries, seed)
-    patches = () if kind == "grey" else read_sources(sources, seed, skip_bad=skip_bad)
+    patches = read_sources(sources, seed, skip_bad=skip_bad) if kind in FROM_CROPS else ()
 
     results: list[Occluded] = []
     kept: list[int] | None = None
     for fraction in fractions:
         for side in sides:
-            edit = _edit(Occluder(kind, side, fraction, patches, seed), prompted)
+            hidden: list[float] = []
+            edit = _edit(Occluder(kind, side, fraction, patches, seed), prompted, hidden)
             embedded = model.embed_samples(samples, edit=edit, skip_bad=skip_bad, progress=progress)
             if kept is None:
                 kept = list(embedded.kept)
@@ -160,8 +173,15 @@ def occlusion_suite(
             elif kept != list(embedded.kept):
                 raise DataError(dataset.name, "crops changed while they were read", "let nothing write to the dataset")
             result = evaluate(distance, embedded.embedding, gallery, relevance, max_bytes=max_bytes, seed=seed)
-            results.append(Occluded(side, fraction, result))
-    return OcclusionSuite(kind, prompted, tuple(samples[row] for row in kept or ()), tuple(results), seed)
+            results.append(Occluded(side, fraction, result, float(np.mean(hidden))))
+    covered = tuple(samples[row] for row in kept or ())
+    return OcclusionSuite(kind, prompted, covered, tuple(results), seed, digest_of(sources) if patches else "")
+
+
+def digest_of(samples: Sequence[Sample]) -> str:
+    """SHA-256 of a list of crops by file name, person and camera: the same wherever the dataset lies."""
+    listed = [(sample.name.rsplit("/", 1)[-1], sample.pid, sample.camid) for sample in samples]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def check_grid(sides: Sequence[Side], fractions: Sequence[float], queries: int | None) -> None:
@@ -202,10 +222,12 @@ def read_sources(sources: Sequence[Sample], seed: int, *, skip_bad: bool = False
 
 
 def _edit(
-    occluder: Occluder, prompted: bool
+    occluder: Occluder, prompted: bool, hidden: list[float]
 ) -> Callable[[int, PIL.Image.Image], tuple[PIL.Image.Image, NDArray[np.bool_] | None]]:
     def edit(index: int, image: PIL.Image.Image) -> tuple[PIL.Image.Image, NDArray[np.bool_] | None]:
         covered, visible = occluder.edit(index, image)
+        # What is cut off is in no mask: the whole crop is what counts.
+        hidden.append(1 - float(visible.sum()) / (image.width * image.height))
         return covered, visible if prompted else None
 
     return edit

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glimpse.data.samples import Sample
+from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, EmbeddingError
 from glimpse.evaluation.records import QualityRecord
 from glimpse.synthetic.occlusion import Kind, Occluder, Side
@@ -95,6 +96,23 @@ def visible_shares(
     return np.array(shares)
 
 
+def part_weights(embedding: Embedding, regions: int) -> NDArray[np.float64]:
+    """The weights of the parts `[n, K]`.
+
+    Raises:
+        EmbeddingError: the embedding has none, or not one for each of the `regions`.
+    """
+    if "weights" not in embedding.names:
+        cause = "the method has no part weights, so there is no quality to check"
+        where = f"embedding of {embedding.made_by or 'the model'}"
+        raise EmbeddingError(where, cause, "choose a method with parts and weights")
+    found = embedding["weights"].double().cpu().numpy()
+    if found.shape != (len(embedding), regions):
+        cause = f"are {list(found.shape)} and not {[len(embedding), regions]}"
+        raise EmbeddingError("weights", cause, "name one region per part weight")
+    return found
+
+
 def quality_auc(
     model: Model,
     samples: Sequence[Sample],
@@ -136,19 +154,7 @@ def quality_auc(
             return covered, None
 
         embedded = model.embed_samples(samples, edit=cover, skip_bad=skip_bad, progress=progress)
-        if "weights" not in embedded.embedding.names:
-            raise EmbeddingError(
-                f"embedding of {embedded.embedding.made_by or 'the model'}",
-                "the method has no part weights, so there is no quality to check",
-                "choose a method with parts and weights",
-            )
-        found = embedded.embedding["weights"].double().cpu().numpy()
-        expected = (len(embedded.kept), len(model.regions))
-        if found.shape != expected:
-            raise EmbeddingError(
-                "weights", f"are {list(found.shape)} and not {list(expected)}", "name one region per part weight"
-            )
-        weights.append(found)
+        weights.append(part_weights(embedded.embedding, len(model.regions)))
         shares.append(np.stack([masks[row] for row in embedded.kept]))
     weight, share = np.concatenate(weights).ravel(), np.concatenate(shares).ravel()
     covered, clear = share < COVERED, share > CLEAR

@@ -192,3 +192,35 @@ class EvaluationRecord(Record):
 def schema() -> str:
     """JSON schema of `EvaluationRecord`, as `docs/evaluation.schema.json` holds it."""
     return EvaluationRecord.schema_text()
+
+
+class CalibrationRecord(Record):
+    """Parts whose weights are in one step of the calibration."""
+
+    weight: float = Field(description="their mean weight")
+    share: float = Field(ge=0, le=1, description="their mean visible share")
+    parts: int = Field(ge=1, description="how many they are")
+
+
+class PartVisibilityRecord(Record):
+    """How well the weight of one part says what of it can be seen."""
+
+    name: str = Field(description="of the part")
+    auc: float | None = Field(description="clear against covered parts; null without either")
+    correlation: float | None = Field(description="Spearman's, of weight and visible share")
+    covered: float | None = Field(description="mean weight of covered parts (less than 0.25 visible)")
+    clear: float | None = Field(description="mean weight of clear parts (more than 0.75 visible)")
+    covered_parts: int = Field(ge=0, description="how many were covered")
+    clear_parts: int = Field(ge=0, description="how many were clear")
+
+
+class VisibilityRecord(Record):
+    """How well part weights say what can be seen."""
+
+    method: str = Field(description="of the model")
+    made_by: str = Field(description="name and hash of the weights")
+    crops: int = Field(ge=1, description="crops that were embedded")
+    auc: float | None = Field(description="clear against covered parts, all parts together; 0.5 is chance")
+    correlation: float | None = Field(description="Spearman's, of weight and visible share, all parts together")
+    calibration: list[CalibrationRecord] = Field(description="mean visible share by weight")
+    parts: list[PartVisibilityRecord] = Field(description="in the order of the embedding's weights")

@@ -18,6 +18,7 @@ from glimpse.data.samples import Sample
 from glimpse.data.words import count
 from glimpse.errors import ConfigError, DataError
 from glimpse.evaluation.records import Estimate, Metrics
+from glimpse.evaluation.robustness import METRICS, Robustness
 from glimpse.evaluation.runner import Report
 from glimpse.files import write_text
 from glimpse.matching.cascade import Cascade
@@ -96,6 +97,7 @@ def render_report(
             "several": len(reports) > 1,
             "sides": [grid for name, report in shown for grid in _grids(name, report)],
             "chart": _chart(shown),
+            "areas": [row for name, report in shown for row in _areas(name, report)],
             "protocol": first.dataset.protocol.name,
             "notes": first.notes,
             "quality": [(r.made_by, r.quality) for r in reports if r.quality is not None],
@@ -269,6 +271,19 @@ def _grids(name: str, report: Report) -> Iterator[_Grid]:
         )
         title = ", ".join(filter(None, [name, f"covered by {suite.kind}", "prompted" if suite.prompted else ""]))
         yield _Grid(title, tuple(f"{100 * f:.0f} %" for f in suite.fractions), rows)
+
+
+def _areas(name: str, report: Report) -> Iterator[tuple[str, tuple[str, str], tuple[str, str]]]:
+    """Of each kind of cover the area under the curves of rank-1 and mAP, see `Robustness.area`."""
+    if report.prompts or not report.suites:
+        return
+    found = Robustness.of(report)
+    for suite in report.suites:
+        title = ", ".join(filter(None, [name, suite.kind, "prompted" if suite.prompted else ""]))
+        rank_1, mean_ap = (
+            _percent(found.area(metric, kind=suite.kind, prompted=suite.prompted).absolute) for metric in METRICS
+        )
+        yield title, rank_1, mean_ap
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
+import torch
 from rich.table import Table
 
 from glimpse import __version__
@@ -20,6 +22,7 @@ from glimpse.data.words import count
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError
 from glimpse.evaluation.evaluate import DEFAULT_MAX_BYTES, Result, estimates, evaluate_rows
+from glimpse.evaluation.metrics import Values
 from glimpse.evaluation.occluded import (
     FRACTIONS,
     OcclusionSuite,
@@ -43,7 +46,7 @@ from glimpse.evaluation.single_shot import SingleShot, Trials
 from glimpse.matching.distance import Distance
 from glimpse.matching.ranking import distance_rows
 from glimpse.provenance import commit
-from glimpse.synthetic.occlusion import KINDS, SIDES, Kind, Side
+from glimpse.synthetic.occlusion import EDGES, FROM_CROPS, KINDS, Kind, Occluder, Side
 
 if TYPE_CHECKING:
     from glimpse.model import Model
@@ -65,11 +68,11 @@ class OcclusionPlan:
         quality: whether to check if part weights know what is hidden.
 
     Raises:
-        ConfigError: one of them is out of range, missing or given twice.
+        ConfigError: one of them is out of range, missing or given twice, or a kind cannot stand on a side.
     """
 
     kinds: tuple[Kind, ...] = ("object",)
-    sides: tuple[Side, ...] = SIDES
+    sides: tuple[Side, ...] = EDGES
     fractions: tuple[float, ...] = FRACTIONS
     prompted: tuple[bool, ...] = (False,)
     queries: int | None = None
@@ -83,7 +86,12 @@ class OcclusionPlan:
             raise ConfigError(
                 "occlusion", "no kind of occluder is given, or neither prompted nor not", "give at least one"
             )
+        if len(set(self.kinds)) < len(self.kinds) or len(set(self.prompted)) < len(self.prompted):
+            raise ConfigError("occlusion", "a kind of occluder is given twice", "give each once")
         check_grid(self.sides, self.fractions, self.queries)
+        dot = torch.zeros(3, 1, 1, dtype=torch.uint8)
+        for kind, side in product(self.kinds, self.sides):
+            Occluder(kind, side, self.fractions[0], (dot,))  # refuses what does not go together
 
 
 @dataclass(frozen=True)
@@ -195,11 +203,16 @@ class Report:
         rows = zip(self.result.top[query].tolist(), self.result.top_distance[query].tolist(), strict=True)
         return [(row, distance, row in right) for row, distance in rows if row >= 0]
 
-    def clear(self, suite: OcclusionSuite) -> Metrics:
-        """Metrics of a suite's queries as they are, not covered: what its curves start from."""
+    def clear_values(self, suite: OcclusionSuite) -> Values:
+        """Values `[n, 7]` of a suite's queries as they are, not covered, see `Result.values`."""
         drawn = {sample.path for sample in suite.queries}
         chosen = [self.dataset.query[row].path in drawn for row in self.result.rows]
-        return estimates(self.result.values[np.array(chosen)], self.seed)
+        values: Values = self.result.values[np.array(chosen)]
+        return values
+
+    def clear(self, suite: OcclusionSuite) -> Metrics:
+        """Metrics of a suite's queries as they are, not covered: what its curves start from."""
+        return estimates(self.clear_values(suite), self.seed)
 
     def record(self, *, ranked: bool = False) -> EvaluationRecord:
         """What goes into JSON; `ranked` adds the closest gallery crops of every query."""
@@ -307,7 +320,7 @@ def evaluate_dataset(
     if not sources:
         sources = dataset.train
     if occlusion is not None:
-        kinds = [kind for kind in occlusion.kinds if kind != "grey"]
+        kinds = [kind for kind in occlusion.kinds if kind in FROM_CROPS]
         if kinds and not sources:
             raise ConfigError(
                 "sources",
@@ -374,7 +387,7 @@ def evaluate_dataset(
                 model,
                 draw_queries(dataset, occlusion.queries, seed),
                 kind=kind,
-                sources=() if kind == "grey" else read_sources(sources, seed, skip_bad=skip_bad),
+                sources=read_sources(sources, seed, skip_bad=skip_bad) if kind in FROM_CROPS else (),
                 seed=seed,
                 skip_bad=skip_bad,
                 progress=progress,
