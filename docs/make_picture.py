@@ -2,7 +2,7 @@
 
     python docs/make_picture.py [--weights default] [--out docs/picture.png]
 
-All people are drawn, so the picture can be made again by anybody.
+All people are rendered, so the picture can be made again by anybody.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import glimpse
 from glimpse.files import atomic
 from glimpse.model import Model
 from glimpse.search import Hit
-from glimpse.synthetic.drawn import draw_person
+from glimpse.synthetic.cutouts import largest_box
+from glimpse.synthetic.people import InFront, render_person
 
-PEOPLE, CROPS = 20, 3
+PEOPLE, CAMERAS = 20, 3
 WANTED = 7  # who is looked for
 HEIGHT, WIDTH = 256, 128
-SHOWN = 0.5  # the upper share of the query that can be seen
 
 Colour = tuple[int, int, int]
 Strips = list[tuple[float, float, float | None]]
@@ -35,24 +35,20 @@ GAP, BARS, TOP, BOTTOM = 34, 84, 44, 78
 
 
 def gallery(folder: Path) -> None:
-    """Draw everybody a few times, by different cameras."""
-    for person in range(PEOPLE):
-        for crop in range(CROPS):
-            drawing = draw_person(person, 10 * person + crop, camera_seed=crop, size=(HEIGHT, WIDTH))
-            drawing.image.save(folder / f"person {person:02}, camera {crop + 1}.png")
+    """Render everybody a few times, by different cameras."""
+    for person in range(1, PEOPLE + 1):
+        for camera in range(1, CAMERAS + 1):
+            crop = render_person(person, camera, camera=camera, size=(HEIGHT, WIDTH))
+            crop.image.save(folder / f"person {person:02}, camera {camera}.png")
 
 
-def half_hidden() -> Image.Image:
-    """Draw the wanted person by another camera, and put a wall before the legs."""
-    image = draw_person(WANTED, 99, camera_seed=CROPS, size=(HEIGHT, WIDTH), view="front").image
-    wall = ImageDraw.Draw(image)
-    edge = int(SHOWN * HEIGHT)
-    wall.rectangle((0, edge, WIDTH, HEIGHT), fill=(126, 120, 112))
-    for row, y in enumerate(range(edge, HEIGHT, 16)):  # bricks
-        wall.line((0, y, WIDTH, y), fill=(98, 92, 86), width=2)
-        for x in range(-16 * (row % 2), WIDTH, 32):
-            wall.line((x, y, x, y + 16), fill=(98, 92, 86), width=2)
-    return image
+def half_hidden() -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """Render the wanted person by another camera, behind a car; and the box of what can be seen."""
+    car = InFront("car", "bottom", 0.5)
+    crop = render_person(WANTED, 11, camera=CAMERAS + 1, size=(HEIGHT, WIDTH), heading=0.3, in_front=car)
+    box = largest_box(crop.shown)
+    assert box is not None
+    return crop.image, box
 
 
 def text(draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, colour: Colour, size: int) -> None:
@@ -100,17 +96,17 @@ def main() -> None:
     chosen = arguments.parse_args()
 
     model = glimpse.load(chosen.weights)
-    query = half_hidden()
+    query, box = half_hidden()
     with tempfile.TemporaryDirectory() as folder:
         gallery(Path(folder))
-        result = glimpse.search(model, query, folder, top=3, visible=(0, 0, WIDTH, SHOWN * HEIGHT))
+        result = glimpse.search(model, query, folder, top=3, visible=box)
         crops = [Image.open(hit.path).convert("RGB") for hit in result]
 
     step = WIDTH + BARS + GAP
     page = Image.new("RGB", ((4 * step - GAP + 40) * SCALE, (TOP + HEIGHT + BOTTOM) * SCALE), "white")
     weights = {part.name: part.query_weight for part in result[0].parts}
     own = [(b[1], b[3], weights[name] if weights[name] > 0 else None) for name, b in model.regions if name in weights]
-    panel(page, 20, "query", query, own, f"person {WANTED:02}, camera {CROPS + 1}\nlower half hidden", "hidden")
+    panel(page, 20, "query", query, own, f"person {WANTED:02}, camera {CAMERAS + 1}\nbehind a car", "hidden")
     ImageDraw.Draw(page).line(
         [((20 + step - GAP / 2 - 4) * SCALE, y * SCALE) for y in (TOP, TOP + HEIGHT)], fill=LINE, width=SCALE
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +22,8 @@ from glimpse.data import open_dataset
 from glimpse.errors import DataError
 from glimpse.model import Card, Model, build, load, save
 from glimpse.search import search
-from glimpse.synthetic.drawn import draw_dataset
+from glimpse.synthetic.dataset import Rates, render_dataset
+from glimpse.synthetic.people import Population
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -28,9 +32,10 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn people, and random weights of a small QPM and a small baseline."""
+    """Rendered people, and random weights of a small QPM and a small baseline."""
     folder = tmp_path_factory.mktemp("cli")
-    draw_dataset(folder / "drawn", identities=6, crops_per_camera=2, cameras=2, occluded_queries=0.5)
+    crowd = Population(people=6, train=3, cameras=2)
+    render_dataset(folder / "people", crowd, crops=2, rates=Rates(0, 0.5, 0), cues=False)
     torch.manual_seed(0)
     for method, options in (("qpm", {"strips": 4, "dim": 16}), ("baseline", {})):
         card = Card(method=method, options=options, backbone="osnet_x0_25", size=(64, 32), mean=MEAN, std=STD, ids=3)
@@ -60,17 +65,17 @@ def run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def first_query() -> str:
-    return str(sorted(Path("drawn/query").iterdir())[0])
+    return str(sorted(Path("people/query").iterdir())[0])
 
 
 def test_search_prints_and_writes_what_the_function_finds(run: Run) -> None:
     query = first_query()
     code, out, err = run(
-        *("search", "--query", query, "--gallery", "drawn/bounding_box_test", "--weights", "qpm.safetensors"),
+        *("search", "--query", query, "--gallery", "people/bounding_box_test", "--weights", "qpm.safetensors"),
         *("--top", "3", "--visible", "0,0,64,48", "--json", "hits.json", "--report", "hits.html"),
     )
     assert (code, err.strip()) == (0, "json: hits.json\nreport: hits.html")
-    result = search(load("qpm.safetensors"), query, "drawn/bounding_box_test", top=3, visible=(0, 0, 64, 48))
+    result = search(load("qpm.safetensors"), query, "people/bounding_box_test", top=3, visible=(0, 0, 64, 48))
     for hit in result:
         assert re.search(rf"│ {hit.rank} +│ {re.escape(hit.path)} +│ {hit.distance:.3f}", out)
         assert set(hit.not_compared) >= {"strip 3", "strip 4"}
@@ -84,11 +89,11 @@ def test_search_prints_and_writes_what_the_function_finds(run: Run) -> None:
 
 
 def test_embed_once_search_often(run: Run) -> None:
-    code, out, _ = run("embed", "drawn/bounding_box_test", "--out", "g.safetensors", "--weights", "qpm.safetensors")
+    code, out, _ = run("embed", "people/bounding_box_test", "--out", "g.safetensors", "--weights", "qpm.safetensors")
     assert code == 0
     assert out.startswith("6 crops, ")
     base = ("search", "--query", first_query(), "--top", "2", "--weights")
-    fresh = run(*base, "qpm.safetensors", "--gallery", "drawn/bounding_box_test", "--json", "a.json")
+    fresh = run(*base, "qpm.safetensors", "--gallery", "people/bounding_box_test", "--json", "a.json")
     stored = run(*base, "qpm.safetensors", "--gallery", "g.safetensors", "--json", "b.json")
     assert (fresh[0], stored[0]) == (0, 0)
     a, b = (json.loads(Path(name).read_text())["hits"] for name in ("a.json", "b.json"))
@@ -101,14 +106,14 @@ def test_embed_once_search_often(run: Run) -> None:
 
 def test_evaluate_prints_and_writes(run: Run) -> None:
     code, out, err = run(
-        *("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetensors", "--option", "neighbours=2"),
+        *("evaluate", "--data", "market1501:people", "--weights", "qpm.safetensors", "--option", "neighbours=2"),
         *("--occlude", "object", "--sides", "top", "--fractions", "0.3", "--prompted", "--quality", "--queries", "3"),
         *("--json", "r.json", "--report", "page", "--lists", "4"),
     )
     assert (code, err.strip()) == (0, "json: r.json\nreport: page/index.html")
     assert "object over 30 %, prompted" in out
     written = json.loads(Path("r.json").read_text())
-    assert written["command"].startswith("glimpse evaluate --data market1501:drawn")
+    assert written["command"].startswith("glimpse evaluate --data market1501:people")
     assert f"AUC of {written['quality']['auc']:.3f}" in out
     assert written["model"]["distance"] == {"neighbours": 2}
     assert [s["prompted"] for s in written["occlusion"]] == [False, True]
@@ -116,18 +121,60 @@ def test_evaluate_prints_and_writes(run: Run) -> None:
     assert json.loads(Path("page/result.json").read_text())["result"] == written["result"]
 
 
-def test_data_draw_and_check(run: Run) -> None:
-    code, out, _ = run("data", "draw", "made", "--identities", "4", "--cameras", "2", "--crops", "2", "--seed", "3")
+RENDER = ("data", "render", "made", "--people", "4", "--cameras", "2", "--crops", "2", "--size", "32x16")
+
+
+def test_data_is_rendered_checked_and_shown(run: Run) -> None:
+    clear = ("--training", "0", "--query", "0", "--gallery", "0")
+    code, out, _ = run(*RENDER, *clear, "--seed", "3")
     assert code == 0
-    assert "8 training crops, 4 queries (0 occluded), 4 gallery crops: market1501:made" in out
+    said = r"8 training crops, 4 queries, 4 gallery crops, 0 with something in front, \d+ crops/s: "
+    assert re.fullmatch(rf"{said}market1501:made --cues made/cues\n", out)
     code, out, _ = run("data", "check", "market1501:made", "--read")
     assert code == 0
     assert "no problems" in out
     assert re.search(r"train +│ 8 +│ 2 +│ 2 ", out)
+    assert run("cues", "check", "market1501:made", "--cues", "made/cues")[0] == 0
+    code, out, err = run("data", "show", "market1501:made", "--out", "sheet.png", "--people", "3", "--crops", "2")
+    assert (code, out) == (0, "sheet.png\n")
+    assert re.search(r"people \d, \d, \d, from the top", err)
+    assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
+    _, _, err = run("data", "show", "market1501:made", "--out", "sheet.png", "--split", "train")
+    assert "people 1, 2, from the top" in err
+
+
+def test_data_is_rendered_as_told(run: Run) -> None:
+    told = (
+        "--train",
+        "1",
+        "--kind",
+        "wall",
+        "--kind",
+        "pole=3",
+        "--training",
+        "1",
+        "--png",
+        "--no-cues",
+        "--twins",
+        "1",
+    )
+    code, out, _ = run("data", "render", "made.zip", *RENDER[3:], *told)
+    assert code == 0
+    assert re.search(r"4 training crops, 6 queries, 6 gallery crops, 1\d with something in front", out)
+    assert "--cues" not in out
+    assert not Path("made-cues").exists()
+    with zipfile.ZipFile("made.zip") as archive:
+        truth = list(csv.DictReader(io.TextIOWrapper(archive.open("truth.csv"), "utf-8")))
+        people = archive.read("people.csv").decode()
+    assert {row["in_front"] for row in truth if not row["file"].startswith("bounding_box_test")} == {"wall", "pole"}
+    assert all(row["file"].endswith(".png") for row in truth)
+    assert people.count(",train,") == 1
+    assert sum(line.split(",")[2] != "" for line in people.splitlines()[1:]) == 2  # all but the first of each part
+    assert run("data", "check", "market1501:made.zip", "--read")[0] == 0
 
 
 def test_data_check_finds_problems(run: Run) -> None:
-    run("data", "draw", "made", "--identities", "4", "--cameras", "2", "--crops", "2")
+    assert run(*RENDER, "--no-cues")[0] == 0
     queries, gallery = (sorted(Path("made", side).iterdir()) for side in ("query", "bounding_box_test"))
     shutil.copy(queries[0], gallery[-1])
     gallery[0].write_bytes(gallery[0].read_bytes()[:200])
@@ -146,13 +193,14 @@ SEARCH = (
     "--query",
     "QUERY",
     "--gallery",
-    "drawn/query",
+    "people/query",
     "--weights",
     "qpm.safetensors",
     "--json",
     "new.json",
 )
-EVALUATE = ("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetensors", "--report", "new")
+NEW = ("data", "render", "new")
+EVALUATE = ("evaluate", "--data", "market1501:people", "--weights", "qpm.safetensors", "--report", "new")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +225,7 @@ EVALUATE = ("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetens
         ((*SEARCH, "--option", "gamma=1", "--option", "gamma=1"), "--option: 'gamma' is given twice"),
         ((*SEARCH, "--json", "empty"), "empty: is a folder, and a file is to be written there"),
         ((*SEARCH, "--report", "broken.safetensors/x.html"), "broken.safetensors: is a file, and a folder is needed"),
-        (("embed", "drawn/query", "--out", "new.bin"), "--out: 'new.bin' does not end in .safetensors"),
+        (("embed", "people/query", "--out", "new.bin"), "--out: 'new.bin' does not end in .safetensors"),
         ((*EVALUATE, "--data", "market15:drawn"), "market15:drawn: there is no kind of dataset 'market15'"),
         ((*EVALUATE, "--prompted"), "--occlude: is not given, and --prompted"),
         ((*EVALUATE, "--sides", "top"), "--occlude: is not given, and --sides needs it"),
@@ -189,17 +237,37 @@ EVALUATE = ("evaluate", "--data", "market1501:drawn", "--weights", "qpm.safetens
         ((*EVALUATE, "--fractions", ""), "--occlude: is not given, and --fractions needs it"),
         ((*EVALUATE, "--prompts", "boxes.csv"), "boxes.csv: cannot be read"),
         ((*EVALUATE, "--report", "broken.safetensors"), "broken.safetensors: is a file, and a folder is needed there"),
-        (("train", "walk", "--data", "market1501:drawn", "--out", "new"), "walk-imagenet: is neither a file nor an"),
+        (("train", "walk", "--data", "market1501:people", "--out", "new"), "walk-imagenet: is neither a file nor an"),
         (
-            ("train", "pcb", "--recipe", "qpm-imagenet", "--data", "market1501:drawn", "--out", "new"),
+            ("train", "pcb", "--recipe", "qpm-imagenet", "--data", "market1501:people", "--out", "new"),
             "METHOD: the recipe 'qpm-imagenet' trains 'qpm', and not 'pcb'",
         ),
         (
-            ("train", "pcb", "--data", "market1501:drawn", "--out", "new", "--set", "colour=1"),
+            ("train", "pcb", "--data", "market1501:people", "--out", "new", "--set", "colour=1"),
             "there is no field 'colour'",
         ),
         (("data", "check", "folder:nowhere"), "nowhere: does not exist"),
-        (("data", "draw", "drawn"), "drawn: "),
+        (("data", "render", "people"), "people: is not an empty folder.\nremedy: choose a new one"),
+        (("data", "render", "broken.safetensors"), "broken.safetensors: is not an empty folder"),
+        (("data", "render", "broken.safetensors/new"), "broken.safetensors/new: cannot be written"),
+        ((*NEW, "--size", "128"), "--size: '128' is not HxW.\nremedy: write rows and columns, such as 128x64"),
+        ((*NEW, "--size", "axb"), "--size: 'axb' is not HxW"),
+        ((*NEW, "--size", "8x4"), "size: 8 x 4 is too small"),
+        ((*NEW, "--people", "1"), "people: 1 is out of range"),
+        ((*NEW, "--train", "99"), "train: 99 is out of range.\nremedy: give 0 to 40"),
+        ((*NEW, "--cameras", "1"), "cameras: a search needs two"),
+        ((*NEW, "--crops", "1"), "crops: 1 is out of range.\nremedy: give 2 to 999"),
+        ((*NEW, "--twins", "2"), "twins: 2.0 is out of range"),
+        ((*NEW, "--query", "1.5"), "rates.query: 1.5 is not a share"),
+        ((*NEW, "--kind", "tree"), "--kind: 'tree' is none of them"),
+        ((*NEW, "--kind", "car=much"), "--kind: 'much' is not a number"),
+        ((*NEW, "--kind", "car=0"), "kinds: nothing is left that could be in front"),
+        ((*NEW, "--kind", "car=-1"), "kinds.car: -1.0 is no weight"),
+        (("data", "show", "market1501:people", "--out", "new.txt"), "new.txt: has no ending that a picture has"),
+        (("data", "show", "market1501:people", "--out", "empty"), "empty: is a folder, and a file is to be written"),
+        (("data", "show", "market1501:people", "--out", "new.png", "--split", "test"), "has no split 'test'"),
+        (("data", "show", "crops:people/query", "--out", "new.png"), "contact sheet: no crop is of a known person"),
+        (("data", "show", "crops:empty", "--out", "new.png"), "empty: holds no files"),
     ],
 )
 def test_mistakes_are_one_message_and_code_2(run: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -214,7 +282,7 @@ def test_mistakes_are_one_message_and_code_2(run: Run, arguments: tuple[str, ...
     assert sorted(Path().rglob("*")) == before
 
 
-def poses(folder: str = "drawn") -> None:
+def poses(folder: str = "people") -> None:
     """A file of key points for the training crops, and part maps for one of them."""
     crops = [crop.name for crop in open_dataset(f"market1501:{folder}").train]
     points = np.ones((len(crops), 17, 3), np.float32) * 20
@@ -224,7 +292,7 @@ def poses(folder: str = "drawn") -> None:
 
 def test_cues_are_taken_over_checked_and_shown(run: Run) -> None:
     poses()
-    data = ("market1501:drawn", "--split", "train")
+    data = ("market1501:people", "--split", "train")
     code, out, err = run("cues", "make", *data, "--out", "cues", "--keypoints", "file:poses.npz")
     assert (code, out) == (0, "cues\n")
     assert "left out poses.npz, row 12 ('stranger.jpg'): is of 'stranger.jpg', and no crop is called so" in err
@@ -259,7 +327,7 @@ def test_cues_are_taken_over_checked_and_shown(run: Run) -> None:
 
 def test_limbs_are_made_of_the_sources_that_are_named(run: Run) -> None:
     poses()
-    data = ("market1501:drawn", "--split", "train", "--out", "cues")
+    data = ("market1501:people", "--split", "train", "--out", "cues")
     for name in ("one", "two"):
         files = ("--keypoints", "file:poses.npz", "--masks", "file:maps.npz", "--scheme", "person")
         assert run("cues", "make", *data, *files, "--name", name)[0] == 0
@@ -274,30 +342,33 @@ def test_limbs_are_made_of_the_sources_that_are_named(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("make", "market1501:drawn"), "cues make: nothing is to be made"),
-        (("make", "market1501:drawn", "--keypoints", "limbs"), "--keypoints limbs: does not make key points"),
-        (("make", "market1501:drawn", "--keypoints", "pose:a"), "estimator 'pose:a': 'pose' is no kind of estimator"),
-        (("make", "market1501:drawn", "--masks", "deeplab:a.tflite"), "a.tflite: there is no such file"),
-        (("make", "market1501:drawn", "--masks", "limbs", "--keypoints", "movenet:"), "'movenet:': names no file"),
-        (("make", "market1501:drawn", "--masks", "file:a", "--scheme", "lip"), "--scheme: 'lip' is none of them"),
+        (("make", "market1501:people"), "cues make: nothing is to be made"),
+        (("make", "market1501:people", "--keypoints", "limbs"), "--keypoints limbs: does not make key points"),
+        (("make", "market1501:people", "--keypoints", "pose:a"), "estimator 'pose:a': 'pose' is no kind of estimator"),
+        (("make", "market1501:people", "--masks", "deeplab:a.tflite"), "a.tflite: there is no such file"),
+        (("make", "market1501:people", "--masks", "limbs", "--keypoints", "movenet:"), "'movenet:': names no file"),
+        (("make", "market1501:people", "--masks", "file:a", "--scheme", "lip"), "--scheme: 'lip' is none of them"),
         (
-            ("make", "market1501:drawn", "--masks", "file:nowhere", "--scheme", "lip-20"),
+            ("make", "market1501:people", "--masks", "file:nowhere", "--scheme", "lip-20"),
             "nowhere: is neither a folder nor an npz file",
         ),
         (
-            ("make", "market1501:drawn", "--masks", "file:maps"),
+            ("make", "market1501:people", "--masks", "file:maps"),
             "--masks file:maps: are numbers, and nothing says of what",
         ),
-        (("make", "market1501:drawn", "--split", "test", "--masks", "limbs"), "market1501:drawn: has no split 'test'"),
-        (("make", "crops:empty", "--masks", "limbs"), "empty: holds no files"),
-        (("make", "market1501:drawn", "--masks", "limbs"), "new: has no key points"),
         (
-            ("make", "market1501:drawn", "--masks", "limbs", "--source", "pose@1"),
+            ("make", "market1501:people", "--split", "test", "--masks", "limbs"),
+            "market1501:people: has no split 'test'",
+        ),
+        (("make", "crops:empty", "--masks", "limbs"), "empty: holds no files"),
+        (("make", "market1501:people", "--masks", "limbs"), "new: has no key points"),
+        (
+            ("make", "market1501:people", "--masks", "limbs", "--source", "pose@1"),
             "--source pose@1: is not in new",
         ),
-        (("make", "market1501:drawn", "--keypoints", "file:a", "--source", "b"), "--source: is of --masks limbs only"),
-        (("check", "market1501:drawn"), "new: has no cues"),
-        (("show", "market1501:drawn"), "new: has no cues"),
+        (("make", "market1501:people", "--keypoints", "file:a", "--source", "b"), "--source: is of --masks limbs only"),
+        (("check", "market1501:people"), "new: has no cues"),
+        (("show", "market1501:people"), "new: has no cues"),
     ],
 )
 def test_mistakes_with_cues_leave_nothing_behind(run: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -343,7 +414,7 @@ def test_a_result_never_takes_the_place_of_an_input(run: Run, arguments: tuple[s
 
 
 def test_embed_writes_over_galleries_only(run: Run) -> None:
-    arguments = ("embed", "drawn/query", "--weights", "qpm.safetensors", "--out")
+    arguments = ("embed", "people/query", "--weights", "qpm.safetensors", "--out")
     weights = Path("baseline.safetensors").read_bytes()
     code, _, err = run(*arguments, "baseline.safetensors")
     assert code == 2
@@ -383,10 +454,10 @@ def test_interruption_is_code_130_and_writes_nothing(run: Run, monkeypatch: pyte
 
 
 def test_bad_crops_stop_or_are_left_out_and_named(run: Run) -> None:
-    shutil.copytree("drawn/query", "crops")
+    shutil.copytree("people/query", "crops")
     bad = sorted(Path("crops").iterdir())[2]
     bad.write_bytes(b"")
-    arguments = [a if a != "drawn/query" else "crops" for a in SEARCH]
+    arguments = [a if a != "people/query" else "crops" for a in SEARCH]
     arguments = [first_query() if a == "QUERY" else a for a in arguments]
     code, _, err = run(*arguments)
     assert code == 2

@@ -12,13 +12,20 @@ from glimpse.errors import ConfigError
 
 def test_the_demo_makes_one_page(tmp_path: Path) -> None:
     said: list[str] = []
-    small = Size(people=6, cameras=2, crops=2, warmup=1, epochs=1, lists=2)
+    small = Size(people=6, cameras=2, crops=2, warmup=1, epochs=1, queries=2, lists=2)
     page = run(tmp_path / "demo", seed=1, size=small, say=said.append)
     assert page == tmp_path / "demo" / "index.html"
     html = page.read_text()
-    for text in ("qpm@", "baseline@", "object over 50 %, prompted", "told which part is the person", "prompt: the box"):
+    for text in (
+        "qpm@",
+        "baseline@",
+        "thing over 60 %, prompted",
+        "area under the curve",
+        "told which part is the person",
+        "prompt: the box",
+    ):
         assert text in html
     assert any("training qpm" in line for line in said)
-    assert (page.parent / "query.png").exists()
+    assert {path.name for path in page.parent.iterdir()} >= {"query.png", "curves-qpm.csv", "curves-baseline.csv"}
     with pytest.raises(ConfigError, match="is not an empty folder"):
         run(tmp_path / "demo")

@@ -35,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at datasets, and draw one.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at datasets, and render one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 cues_app = typer.Typer(help="Key points and body parts that methods learn from.", no_args_is_help=True)
 app.add_typer(cues_app, name="cues")
@@ -163,13 +163,17 @@ def evaluate(
     keypoints: Keypoints = None,
     occlude: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND", help="Also cover the queries: object, person or grey; can be repeated."),
+        typer.Option(metavar="KIND", help="Also cover the queries, such as by an object or a person; can be repeated."),
     ] = None,
     sides: Annotated[
-        str | None, typer.Option(help="Where the occluder stands, separated by commas; all four sides if not given.")
+        str | None, typer.Option(help="Where the occluder stands, separated by commas; all four edges if not given.")
     ] = None,
     fractions: Annotated[
-        str | None, typer.Option(help="Shares of the query to cover, separated by commas; 0.2,0.4,0.6 if not given.")
+        str | None,
+        typer.Option(
+            help="Shares of the query to cover, separated by commas; 0.2,0.4,0.6 if not given, with --robustness 0.1 "
+            "to 0.7."
+        ),
     ] = None,
     prompted: Annotated[
         bool, typer.Option("--prompted", help="Cover them once more with a prompt that says what is visible.")
@@ -184,6 +188,13 @@ def evaluate(
     quality: Annotated[
         bool, typer.Option("--quality", help="Check whether part weights know what is hidden (with --occlude).")
     ] = False,
+    robustness: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cover the queries more and more (by an object, unless --occlude says otherwise) and write curves of "
+            "rank-1 and mAP to this folder: CSV, JSON, SVG, PNG."
+        ),
+    ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="A CSV file (path,x0,y0,x1,y1) that says where in a crop the person is.")
     ] = None,
@@ -199,16 +210,21 @@ def evaluate(
     from glimpse.evaluation import OcclusionPlan, evaluate_dataset, read_prompts, table
     from glimpse.evaluation.occluded import FRACTIONS
     from glimpse.evaluation.report import write_report
+    from glimpse.evaluation.robustness import FILES, Robustness, compare
+    from glimpse.evaluation.robustness import FRACTIONS as CURVE
     from glimpse.model import load
-    from glimpse.synthetic.occlusion import KINDS, SIDES
+    from glimpse.synthetic.occlusion import EDGES, KINDS, SIDES
 
     options = _pairs(option, "--option")
+    if robustness is not None and prompts is not None:
+        cause = "covered queries have no prompts of their own, and curves would begin with queries that do"
+        raise ConfigError("--robustness", cause, "leave --prompts out")
     plan = None
-    if occlude:
+    if occlude or robustness is not None:
         plan = OcclusionPlan(
-            kinds=_choices(occlude, "--occlude", KINDS),
-            sides=SIDES if sides is None else _choices(sides.split(","), "--sides", SIDES),
-            fractions=FRACTIONS
+            kinds=_choices(occlude or ["object"], "--occlude", KINDS),
+            sides=EDGES if sides is None else _choices(sides.split(","), "--sides", SIDES),
+            fractions=(FRACTIONS if robustness is None else CURVE)
             if fractions is None
             else tuple(_number(text, "--fractions") for text in fractions.split(",")),
             prompted=(False, True) if prompted else (False,),
@@ -226,8 +242,10 @@ def evaluate(
             raise ConfigError("--occlude", cause, f"name a kind: {', '.join(KINDS)}")
     inputs = [*_data_paths(data, sources), Path(weights), *_beside(weights), *([prompts] if prompts else [])]
     pages = [report / "index.html", report / "result.json"] if report is not None else []
-    _writable_folder(report)
-    _check_outputs([json_file, *pages], inputs)
+    curves = [robustness / name for name in FILES] if robustness is not None else []
+    for folder in (report, robustness):
+        _writable_folder(folder)
+    _check_outputs([json_file, *pages, *curves], inputs)
     dataset = open_dataset(data, skip_bad=skip_bad)
     with _progress("embedding") as advance:
         found = evaluate_dataset(
@@ -258,6 +276,74 @@ def evaluate(
         _say(f"json: {json_file}")
     if report is not None:
         _say(f"report: {write_report(report, [found], queries=lists)}")
+    if robustness is not None:
+        out.print(compare([Robustness.of(found).write(robustness)]).table())
+        _say(f"robustness: {', '.join(map(str, curves))}")
+
+
+@app.command()
+def robustness(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="CURVES...", help="curves.json files that `glimpse evaluate` wrote.")
+    ],
+    out_file: Annotated[Path | None, typer.Option("--out", help="The plot, .svg or .png.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="What to call the first, the second, ...; their weights if not given.")
+    ] = None,
+) -> None:
+    """Compare robustness curves of several models on the same queries: one table, one plot."""
+    from glimpse.evaluation.robustness import check_picture, compare
+
+    if out_file is not None:
+        check_picture(out_file)
+    _check_outputs([out_file], files)
+    comparison = compare(files, name or ())
+    out.print(comparison.table())
+    if out_file is not None:
+        comparison.draw(out_file)
+        _say(f"plot: {out_file}")
+
+
+@app.command()
+def visibility(
+    data: Data,
+    truth: Annotated[
+        Path, typer.Option(help="The cues of rendered people, or the truth folder that `glimpse data occlude` wrote.")
+    ],
+    weights: Weights = "default",
+    keypoints: Keypoints = None,
+    split: Annotated[str, typer.Option(help="Which crops: train, query or gallery.")] = "query",
+    skip_bad: SkipBad = False,
+    json_file: Json = None,
+) -> None:
+    """Check whether part weights say what can be seen of somebody, against the exact truth."""
+    from glimpse.data import SPLITS, open_dataset
+    from glimpse.evaluation.visibility import open_truth, visibility
+    from glimpse.model import load
+
+    _check_outputs([json_file], [*_data_paths(data), Path(weights), *_beside(weights)])
+    (chosen,) = _choices([split], "--split", SPLITS)
+    known = open_truth(truth)
+    samples = open_dataset(data, skip_bad=skip_bad).split(chosen)
+    with _progress("embedding") as advance:
+        found = visibility(
+            load(weights, keypoints=keypoints), samples, known, skip_bad=skip_bad, progress=advance
+        ).record()
+
+    def cell(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    table = Table("part", "AUC", "rank correlation", "weight covered", "weight clear", "covered", "clear")
+    for part in found.parts:
+        values = (part.auc, part.correlation, part.covered, part.clear)
+        table.add_row(part.name, *map(cell, values), f"{part.covered_parts:,}", f"{part.clear_parts:,}")
+    table.add_row("all", cell(found.auc), cell(found.correlation), end_section=True)
+    out.print(table)
+    for step in found.calibration:
+        out.print(f"weight {step.weight:.2f}: {step.share:.2f} visible ({step.parts:,} parts)", highlight=False)
+    if json_file is not None:
+        write_text(json_file, found.model_dump_json(indent=2) + "\n")
+        _say(f"json: {json_file}")
 
 
 @app.command()
@@ -338,7 +424,7 @@ def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="A folder that does not exist yet, or is empty.")],
     seed: Seed = 0,
 ) -> None:
-    """Draw people, train on them, evaluate and search with something in front: one page, in a few minutes."""
+    """Render people, train on them, evaluate and search with something in front: one page, in a few minutes."""
     from glimpse.demo import run
 
     out.print(f"{escape(str(run(out_folder, seed=seed, say=_say)))}", highlight=False, soft_wrap=True)
@@ -373,27 +459,141 @@ def data_check(
     out.print("no problems")
 
 
-@data_app.command("draw")
-def data_draw(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet, or is empty.")],
-    identities: Annotated[int, typer.Option(help="People; half of them are for training.")] = 40,
+@data_app.command("render")
+def data_render(
+    path: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder, or a new file NAME.zip.")],
+    people: Annotated[int, typer.Option(help="People.")] = 40,
+    train: Annotated[int | None, typer.Option(help="How many of them are for training; half if not given.")] = None,
     cameras: Annotated[int, typer.Option(help="Cameras.")] = 3,
     crops: Annotated[int, typer.Option(help="Crops of each person by each camera.")] = 4,
-    occluded: Annotated[float, typer.Option(help="Share of the queries with something in front.")] = 0.0,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Rows and columns of the crops.")] = "128x64",
+    twins: Annotated[float, typer.Option(help="Share of people who differ from another in one item only.")] = 0.15,
+    query: Annotated[float, typer.Option(help="Share of the queries with something in front.")] = 1.0,
+    gallery: Annotated[float, typer.Option(help="Share of the gallery with something in front.")] = 0.1,
+    training: Annotated[float, typer.Option(help="Share of the training crops with something in front.")] = 0.1,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND[=WEIGHT]", help="What can be in front, such as car or person=2; repeat."),
+    ] = None,
+    cues: Annotated[bool, typer.Option(help="Write key points and part maps as well.")] = True,
+    png: Annotated[bool, typer.Option("--png", help="Write PNG instead of JPEG.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     seed: Seed = 0,
 ) -> None:
-    """Draw a dataset of people who do not exist, in the layout of Market-1501."""
-    from glimpse.synthetic.drawn import draw_dataset
+    """Render a dataset of people who do not exist, laid out like Market-1501, with cues and the truth of every crop."""
+    from glimpse.synthetic.dataset import Rates, render_dataset
+    from glimpse.synthetic.people import KINDS, Population
 
-    made = draw_dataset(
-        folder, identities=identities, cameras=cameras, crops_per_camera=crops, occluded_queries=occluded, seed=seed
+    population = Population(
+        people=people, train=people // 2 if train is None else train, cameras=cameras, twins=twins, seed=seed
     )
+    kinds = _weights(kind, "--kind", KINDS)
+    with _progress("rendering") as advance:
+        made = render_dataset(
+            path,
+            population,
+            crops=crops,
+            size=_size(size, "--size"),
+            rates=Rates(train=training, query=query, gallery=gallery),
+            kinds=kinds or None,
+            image_format="png" if png else "jpg",
+            cues=cues,
+            jobs=jobs,
+            progress=advance,
+        )
+    hidden = sum(made.occluded.values())
     out.print(
-        f"{made.train} training crops, {made.query} queries ({made.occluded} occluded), {made.gallery} gallery crops: "
-        f"market1501:{escape(str(made.root))}",
+        f"{made.train:,} training crops, {made.query:,} queries, {made.gallery:,} gallery crops, {hidden:,} with "
+        f"something in front, {made.crops / made.seconds:.0f} crops/s: market1501:{escape(str(made.path))}"
+        + (f" --cues {escape(str(made.cues))}" if made.cues is not None else ""),
         highlight=False,
         soft_wrap=True,
     )
+
+
+@data_app.command("occlude")
+def data_occlude(
+    spec: Annotated[str, typer.Argument(metavar="DATA", help="A dataset as KIND:PATH.")],
+    folder: Annotated[Path, typer.Option("--out", help="A folder that does not exist yet, or is empty.")],
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", metavar="KIND", help="object, person, thing, border or grey; repeat for several."),
+    ] = None,
+    sides: Annotated[
+        str | None, typer.Option(help="Where it stands, separated by commas; the four edges if not given.")
+    ] = None,
+    fraction: Annotated[
+        str, typer.Option(metavar="SHARE|LEAST-GREATEST", help="How much of the height or width it reaches over.")
+    ] = "0.4",
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="Whose crops are covered: train, query, gallery; repeat. query if not given."),
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            help="A dataset whose training crops objects and people are cut from; the training identities that recipes "
+            "hold out if not given."
+        ),
+    ] = None,
+    cues: Annotated[
+        Path | None, typer.Option(help="The folder with part maps of the sources, by which people are cut out.")
+    ] = None,
+    masks: Annotated[str | None, typer.Option(help="Which part maps of --cues, if it has several.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="The folder of the truth; OUT-truth if not given.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Write a dataset again with something in front of its crops, and the truth about what is hidden beside it."""
+    from glimpse.annotate.occlude import Occlude, write_occluded
+    from glimpse.cues.cache import CueCache
+    from glimpse.data import SPLITS, open_dataset
+    from glimpse.synthetic.occlusion import EDGES, KINDS, SIDES
+
+    if masks is not None and cues is None:
+        raise ConfigError("--masks", "is of --cues, which is not given", "give the folder of the part maps")
+    least, dash, greatest = fraction.partition("-")
+    low = _number(least, "--fraction")
+    how = Occlude(
+        kinds=_choices(kinds or ["object"], "--kind", KINDS),
+        sides=EDGES if sides is None else _choices(sides.split(","), "--sides", SIDES),
+        fraction=(low, _number(greatest, "--fraction") if dash else low),
+        seed=seed,
+    )
+    with _progress("covering") as advance:
+        made = write_occluded(
+            spec,
+            folder,
+            how,
+            splits=_choices(split or ["query"], "--split", SPLITS),
+            sources=None if sources is None else open_dataset(sources).split("train"),
+            masks=None if cues is None else CueCache(cues).parts(masks),
+            truth=truth,
+            progress=advance,
+        )
+    out.print(
+        f"{made.covered:,} crops covered ({100 * made.visible:.0f} % visible on average), {made.copied:,} copied: "
+        f"{escape(made.spec)}, truth in {escape(str(made.truth))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@data_app.command("show")
+def data_show(
+    spec: CueData,
+    picture: Annotated[Path, typer.Option("--out", help="The picture, .png or .jpg.")],
+    split: Splits = None,
+    people: Annotated[int, typer.Option(min=1, help="How many people.")] = 8,
+    crops: Annotated[int, typer.Option(min=1, help="Crops of each at most.")] = 10,
+    seed: Seed = 0,
+) -> None:
+    """Draw a contact sheet: some people of a dataset, a row for each."""
+    from glimpse.annotate.contact import write_contact_sheet
+    from glimpse.annotate.crops import open_splits
+
+    pids = write_contact_sheet(open_splits(spec, split), picture, people=people, crops=crops, seed=seed)
+    _say(f"people {', '.join(map(str, pids))}, from the top")
+    out.print(escape(str(picture)), highlight=False, soft_wrap=True)
 
 
 @cues_app.command("make")
@@ -644,6 +844,24 @@ def _choices(texts: Sequence[str], where: str, known: Sequence[Choice]) -> tuple
             raise ConfigError(where, f"'{text.strip()}' is none of them", f"choose among {', '.join(known)}")
         chosen.append(known[known.index(text.strip())])
     return tuple(chosen)
+
+
+def _weights(texts: Sequence[str] | None, where: str, known: Sequence[Choice]) -> dict[Choice, float]:
+    """`word=weight` texts, or words alone that weigh 1."""
+    found: dict[Choice, float] = {}
+    for text in texts or ():
+        word, equals, weight = text.partition("=")
+        (chosen,) = _choices([word], where, known)
+        found[chosen] = _number(weight, where) if equals else 1.0
+    return found
+
+
+def _size(text: str, where: str) -> tuple[int, int]:
+    """Rows and columns, as `128x64`."""
+    rows, cross, columns = text.partition("x")
+    if not cross or not rows.isdigit() or not columns.isdigit():
+        raise ConfigError(where, f"'{text}' is not HxW", "write rows and columns, such as 128x64")
+    return int(rows), int(columns)
 
 
 def _number(text: str, where: str) -> float:

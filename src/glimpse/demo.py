@@ -1,4 +1,4 @@
-"""Everything once, on people who do not exist: draw, train, evaluate, search, and one page that shows it."""
+"""Everything once, on people who do not exist: render, train, evaluate, search, and one page that shows it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any
 
 import torch
 
-from glimpse.data import Dataset, open_dataset, read_image
+from glimpse.data import Dataset, open_dataset
 from glimpse.errors import ConfigError
 from glimpse.evaluation import OcclusionPlan, Report, evaluate_dataset
 from glimpse.evaluation.report import write_report
-from glimpse.files import atomic
+from glimpse.evaluation.robustness import Robustness, csv_text
+from glimpse.files import atomic, write_text
 from glimpse.model import Model, load
 from glimpse.search import Gallery, SearchResult, search
 from glimpse.search.report import ranked_list
-from glimpse.synthetic.drawn import draw_dataset
-from glimpse.synthetic.occlusion import Occluder, to_tensor
+from glimpse.synthetic.cutouts import largest_box
+from glimpse.synthetic.dataset import Rates, render_dataset
+from glimpse.synthetic.people import InFront, Population, render_person
 from glimpse.templates.page import RankedList, Verdict
 from glimpse.training import parse_recipe, train
 
-FRACTIONS = (0.3, 0.5)
+FRACTIONS = (0.15, 0.3, 0.45, 0.6)
 """Shares of the query that are covered."""
 
 
@@ -32,9 +34,10 @@ class Size:
     """How large the demo is: a few minutes on two cores unless told otherwise.
 
     Attributes:
-        people: drawn people; half of them are trained on.
+        people: rendered people; half of them are trained on.
         cameras, crops: crops of each person by each camera.
         warmup, epochs: of the two stages of training.
+        queries: that are covered.
         lists: ranked lists of the evaluation that the page shows.
     """
 
@@ -43,13 +46,14 @@ class Size:
     crops: int = 4
     warmup: int = 20
     epochs: int = 20
+    queries: int = 48
     lists: int = 8
 
 
 def run(
     out: str | Path, *, seed: int = 0, size: Size | None = None, say: Callable[[str], None] = lambda _: None
 ) -> Path:
-    """Draw a small multi-camera dataset, train QPM and a baseline on it, and compare them on covered queries.
+    """Render a small multi-camera dataset, train QPM and a baseline on it, and compare them on covered queries.
 
     Nothing is downloaded. It takes a few minutes on two cores.
 
@@ -73,31 +77,29 @@ def run(
     def told(message: str) -> None:
         say(f"{time.monotonic() - start:4.0f} s  {message}")
 
-    told(f"drawing {size.people} people, seen by {size.cameras} cameras")
-    drawn = draw_dataset(
-        out / "people", identities=size.people, cameras=size.cameras, crops_per_camera=size.crops, seed=seed
-    )
-    dataset = open_dataset(f"market1501:{drawn.root}")
+    told(f"rendering {size.people} people, seen by {size.cameras} cameras")
+    crowd = Population(people=size.people, train=size.people // 2, cameras=size.cameras, seed=seed)
+    # Nothing in front, so that what is put there is known to the pixel.
+    rates = Rates(train=0, query=0, gallery=0)
+    rendered = render_dataset(out / "people", crowd, crops=size.crops, rates=rates, cues=False, jobs=2)
+    dataset = open_dataset(f"market1501:{rendered.path}")
     reports: list[Report] = []
     models: list[Model] = []
     for method in ("qpm", "baseline"):
         told(f"training {method} on {len(dataset.train)} crops")
         trained = train(parse_recipe(recipe(method, seed, size)), dataset, out / method, progress=False)
         models.append(load(trained.best))
-        told(f"evaluating {method}, with something in front of the queries as well")
+        told(f"evaluating {method}, with more and more in front of the queries as well")
         plan = OcclusionPlan(
-            kinds=("object",),
-            sides=("top", "bottom"),
-            fractions=FRACTIONS,
-            prompted=(False, True),
-            quality=method == "qpm",
+            kinds=("thing",), fractions=FRACTIONS, prompted=(False, True), quality=method == "qpm", queries=size.queries
         )
         report = evaluate_dataset(
             models[-1], dataset, occlusion=plan, seed=seed, command=f"glimpse demo --out {out} --seed {seed}"
         )
         reports.append(report)
+        write_text(out / f"curves-{method}.csv", csv_text(Robustness.of(report).record()))
     told("searching for someone whose legs are hidden")
-    searches = _searches(models[0], reports[0], dataset, out, seed)
+    searches = _searches(models[0], reports[0], dataset, out, crowd, size)
     title = "Finding people who do not exist: QPM and a baseline, with something in front"
     page = write_report(out, reports, queries=size.lists, searches=searches, title=title)
     told("done")
@@ -118,7 +120,7 @@ def recipe(method: str, seed: int, size: Size) -> dict[str, Any]:
             "size": [128, 64],
             "pad": 4,
             "erasing": None,
-            "occlusion": {"p": 0.5, "kinds": {"grey": 1, "noise": 1, "object": 2}},
+            "occlusion": {"p": 0.5, "kinds": {"grey": 1, "object": 1, "thing": 3}},
         },
         "sampling": {"people": min(16, size.people // 2), "crops": min(4, size.cameras * size.crops)},
         "stages": [
@@ -139,19 +141,25 @@ def recipe(method: str, seed: int, size: Size) -> dict[str, Any]:
     }
 
 
-def _searches(model: Model, report: Report, dataset: Dataset, out: Path, seed: int) -> list[RankedList]:
-    """One query with its lower half covered, searched without and with a prompt."""
+def _searches(
+    model: Model, report: Report, dataset: Dataset, out: Path, crowd: Population, size: Size
+) -> list[RankedList]:
+    """Somebody behind a car, searched without and with a prompt."""
     sample = dataset.query[0]
+    assert sample.camid is not None
     # Crops of the same person by the same camera are left out, as the protocol does: they are too easy to find.
     ignored = set(report.relevance.ignored(0).tolist())
     rows = [row for row in range(len(dataset.gallery)) if row not in ignored]
-    gallery = Gallery(report.gallery[torch.tensor(rows)], [dataset.gallery[row] for row in rows], "the drawn gallery")
-    sources = [to_tensor(read_image(each)) for each in dataset.train[:50]]
-    covered, _ = Occluder("object", "bottom", 0.5, sources, seed).edit(0, read_image(sample))
+    gallery = Gallery(
+        report.gallery[torch.tensor(rows)], [dataset.gallery[row] for row in rows], "the rendered gallery"
+    )
+    car = InFront("car", "bottom", 0.5)
+    hidden = render_person(sample.pid, size.crops, camera=sample.camid, in_front=car, population=crowd)
     picture = out / "query.png"
     with atomic(picture) as draft:
-        covered.save(draft, "PNG")
-    box = (0.0, 0.0, float(covered.width), covered.height / 2)
+        hidden.image.save(draft, "PNG")
+    box = largest_box(hidden.shown)
+    assert box is not None
 
     def drawn(result: SearchResult, title: str) -> RankedList:
         page = ranked_list(result, report.regions, title)
@@ -161,6 +169,6 @@ def _searches(model: Model, report: Report, dataset: Dataset, out: Path, seed: i
         return replace(page, hits=tuple(hits))
 
     return [
-        drawn(search(model, picture, gallery, top=10), "A query with something in front, nothing said about it"),
+        drawn(search(model, picture, gallery, top=10), "Somebody behind a car, nothing said about it"),
         drawn(search(model, picture, gallery, top=10, visible=box), "The same, told which part is the person"),
     ]

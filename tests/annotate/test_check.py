@@ -13,7 +13,8 @@ from glimpse.cues.points import KeyPoints
 from glimpse.cues.skeleton import COCO_17
 from glimpse.data import Sample
 from glimpse.errors import DataError
-from glimpse.synthetic.drawn import draw_dataset
+from glimpse.synthetic.dataset import render_dataset
+from glimpse.synthetic.people import Population
 
 
 def put(cache: CueCache, source: str, sample: Sample, value: KeyPoints | PartMap) -> None:
@@ -72,9 +73,9 @@ def test_groups_that_are_never_seen_speak_of_another_scheme(crops: list[Sample],
 
 def test_which_crops(folder: Path, tmp_path: Path) -> None:
     assert {name: len(found) for name, found in open_splits(f"crops:{folder}").items()} == {"crops": 40}
-    draw_dataset(tmp_path / "drawn", identities=4, cameras=2, crops_per_camera=2, size=(32, 16))
-    splits = open_splits(f"market1501:{tmp_path / 'drawn'}")
+    render_dataset(tmp_path / "people", Population(people=4, train=2, cameras=2), crops=2, size=(32, 16), cues=False)
+    splits = open_splits(f"market1501:{tmp_path / 'people'}")
     assert list(splits) == ["train", "query", "gallery"]
-    assert list(open_splits(f"market1501:{tmp_path / 'drawn'}", ["gallery"])) == ["gallery"]
+    assert list(open_splits(f"market1501:{tmp_path / 'people'}", ["gallery"])) == ["gallery"]
     with pytest.raises(DataError, match=r"has no split 'test'\. Remedy: choose from train, query, gallery"):
-        open_splits(f"market1501:{tmp_path / 'drawn'}", ["test"])
+        open_splits(f"market1501:{tmp_path / 'people'}", ["test"])

@@ -18,7 +18,8 @@ from glimpse.errors import ConfigError
 from glimpse.evaluation import OcclusionPlan, Report, evaluate_dataset
 from glimpse.evaluation.report import machine, ranked_list, render_report, write_report
 from glimpse.model import Card, Model, build
-from glimpse.synthetic.drawn import draw_dataset
+from glimpse.synthetic.dataset import render_dataset
+from glimpse.synthetic.people import Population
 from glimpse.templates.page import Verdict
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,9 +27,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """Random weights on drawn people."""
-    root = tmp_path_factory.mktemp("report") / "drawn"
-    draw_dataset(root, identities=8, crops_per_camera=2, cameras=2)
+    """Random weights on rendered people."""
+    root = tmp_path_factory.mktemp("report") / "people"
+    render_dataset(root, Population(people=8, train=4, cameras=2), crops=2, cues=False)
     torch.manual_seed(0)
     card = Card(
         method="qpm",

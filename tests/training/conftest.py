@@ -1,4 +1,4 @@
-"""Drawn people to train on, and recipes small enough for a test."""
+"""Rendered people to train on, and recipes small enough for a test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from glimpse.data import Dataset, open_dataset
-from glimpse.synthetic.drawn import draw_dataset
+from glimpse.synthetic.dataset import Rates, render_dataset
+from glimpse.synthetic.people import Population
 from glimpse.training import Recipe, parse_recipe
 
 Maker = Callable[..., Recipe]
@@ -19,7 +20,8 @@ Maker = Callable[..., Recipe]
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six people to train on, four crops each from two cameras."""
     root = tmp_path_factory.mktemp("drawn") / "people"
-    draw_dataset(root, identities=12, crops_per_camera=2, cameras=2, size=(64, 32), seed=1)
+    crowd = Population(people=12, train=6, cameras=2, twins=0, seed=1)
+    render_dataset(root, crowd, crops=2, size=(64, 32), rates=Rates(0, 0, 0), cues=False)
     return root
 
 

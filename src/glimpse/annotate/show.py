@@ -130,12 +130,21 @@ def write_sheet(
                 strip.append(draw_points(image, found) if isinstance(found, KeyPoints) else draw_parts(image, found))
         strips.append(strip)
     sheet = _joined(strips, columns)
+    save_picture(sheet, path)
+    return [sample.name for sample in chosen]
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture whole or not at all, in the format that the ending of `path` names.
+
+    Raises:
+        ConfigError: it names none, or `path` cannot be written.
+    """
     with atomic(path) as draft:
         try:
-            sheet.save(draft)
+            picture.save(draft)
         except ValueError as error:
             raise ConfigError(path, "has no ending that a picture has", "let it end in .png or .jpg") from error
-    return [sample.name for sample in chosen]
 
 
 def _joined(strips: list[list[Image.Image]], columns: int) -> Image.Image:

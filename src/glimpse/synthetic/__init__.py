@@ -1,1 +1,1 @@
-"""Occluders for real crops, and drawn people whose visibility is known exactly."""
+"""Rendered people whose visibility is known exactly, and occluders for real crops."""
