@@ -25,7 +25,7 @@ from glimpse.synthetic.people import InFront, Population, render_person
 from glimpse.templates.page import RankedList, Verdict
 from glimpse.training import parse_recipe, train
 
-FRACTIONS = (0.15, 0.3, 0.45, 0.6)
+FRACTIONS = (0.2, 0.4, 0.6)
 """Shares of the query that are covered."""
 
 
@@ -44,8 +44,8 @@ class Size:
     people: int = 64
     cameras: int = 3
     crops: int = 4
-    warmup: int = 20
-    epochs: int = 20
+    warmup: int = 18
+    epochs: int = 18
     queries: int = 48
     lists: int = 8
 
