@@ -113,7 +113,7 @@ def test_a_corrupt_crop_stops_or_is_reported(drawn: Path, tmp_path: Path, people
     import shutil
 
     shutil.copytree(drawn, tmp_path / "people")
-    broken = sorted((tmp_path / "people" / "bounding_box_train").glob("*.png"))[3]
+    broken = sorted((tmp_path / "people" / "bounding_box_train").glob("*.jpg"))[3]
     broken.write_bytes(broken.read_bytes()[:60])
     samples = open_dataset(f"market1501:{tmp_path / 'people'}").split("train")
     with pytest.raises(DataError, match=broken.name):

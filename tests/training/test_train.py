@@ -296,7 +296,7 @@ def test_maps_are_shared_between_trainings_and_made_anew_when_what_they_show_cha
 
 def test_corrupt_crops_stop_or_are_reported(small: Any, drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn, tmp_path / "people")
-    broken = sorted((tmp_path / "people" / "bounding_box_train").glob("*.png"))[0]
+    broken = sorted((tmp_path / "people" / "bounding_box_train").glob("*.jpg"))[0]
     broken.write_bytes(b"not a picture")
     data = f"market1501:{tmp_path / 'people'}"
     with pytest.raises(DataError, match=broken.name):
