@@ -174,7 +174,8 @@ def test_who_stands_in_front_is_of_the_same_part() -> None:
 
 
 def test_a_stranger_stands_in_front_of_who_is_alone_in_a_part() -> None:
-    for crowd, pid in ((Population(people=2, train=1), 1), (Population(people=2, train=1), 2)):
+    crowd = Population(people=2, train=1, twins=1)
+    for pid in (1, 2):
         found = scene_of(crowd, pid, 1, np.random.default_rng(0), SIZE, None, InFront("person", "left", 0.5))
         assert found.others[0].pid == 3
         assert crowd.twin(3)[1] == 0

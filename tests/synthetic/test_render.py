@@ -132,6 +132,7 @@ def test_a_border_beside_the_person_leaves_nothing_of_them() -> None:
     # And hardly anything is left to be scaled up to the size of a crop.
     sliver = render(replace(whole, window=(left, top, left + 1e-4 * wide, bottom)), SIZE, np.random.default_rng(0))
     assert sliver.visible_share() < 1e-3
+    assert sliver.body[1:].sum() == pytest.approx(1e4 * rendered(0).body[1:].sum(), rel=0.1)
 
 
 def test_labels_of_one_person_do_not_depend_on_what_is_in_front() -> None:
@@ -219,11 +220,20 @@ def test_who_covers_somebody_is_named() -> None:
         assert crop.in_front == other.pid != covered.target.pid
         assert not crop.shown.all()
     assert rendered(0, InFront("wall", "bottom", 0.5)).in_front == 0
-    # Of two the one that hides more.
-    first = scene(0, InFront("person", "centre", 0.5))
-    aside = scene(0, InFront("person", "right", 0.01))
-    shifted = replace(aside.others[0], pid=77)
-    both = render(replace(first, others=(shifted, *first.others)), SIZE, np.random.default_rng(0))
+
+
+def test_who_stands_beside_somebody_covers_nobody() -> None:
+    beside = 0
+    for seed in range(20):
+        crop = rendered(seed, InFront("person", "right", 0.01))
+        if not (crop.figure & ~crop.shown).any():
+            beside += not crop.shown.all()
+            assert crop.in_front == 0
+    assert beside
+    # Of two it is the one who hides more.
+    first, aside = (scene(0, InFront("person", side, 0.5)) for side in ("centre", "right"))
+    other = replace(aside.others[0], pid=77)
+    both = render(replace(first, others=(other, *first.others)), SIZE, np.random.default_rng(0))
     assert both.in_front == first.others[0].pid
 
 
