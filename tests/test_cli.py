@@ -226,7 +226,7 @@ EVALUATE = ("evaluate", "--data", "market1501:people", "--weights", "qpm.safeten
         ((*SEARCH, "--json", "empty"), "empty: is a folder, and a file is to be written there"),
         ((*SEARCH, "--report", "broken.safetensors/x.html"), "broken.safetensors: is a file, and a folder is needed"),
         (("embed", "people/query", "--out", "new.bin"), "--out: 'new.bin' does not end in .safetensors"),
-        ((*EVALUATE, "--data", "market15:drawn"), "market15:drawn: there is no kind of dataset 'market15'"),
+        ((*EVALUATE, "--data", "market15:rendered"), "market15:rendered: there is no kind of dataset 'market15'"),
         ((*EVALUATE, "--prompted"), "--occlude: is not given, and --prompted"),
         ((*EVALUATE, "--sides", "top"), "--occlude: is not given, and --sides needs it"),
         ((*EVALUATE, "--fractions", "0.5", "--queries", "3"), "is not given, and --fractions and --queries need it"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -43,17 +46,26 @@ def queries(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return row, np.flatnonzero(labels == 1), np.flatnonzero(labels == 2)
 
 
-@pytest.mark.parametrize("many", [1, 256])
+@contextmanager
+def counting_in_one_way(by_sorting: bool) -> Iterator[None]:
+    """As if comparisons cost too much, or nothing."""
+    before, metrics._CALL = metrics._CALL, 10**9 if by_sorting else -(10**9)
+    try:
+        yield
+    finally:
+        metrics._CALL = before
+
+
+@pytest.mark.parametrize("by_sorting", [False, True])
 @settings(max_examples=200, deadline=None)
 @given(case=queries())
-def test_ranks_and_scores_equal_a_stable_sort(many: int, case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_ranks_and_scores_equal_a_stable_sort(
+    by_sorting: bool, case: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
     row, positives, ignored = case
     hits = np.isin(naive_order(row, ignored), positives)
-    before, metrics._MANY = metrics._MANY, many
-    try:
+    with counting_in_one_way(by_sorting):
         ranks = rank_positives(row, positives, ignored)
-    finally:
-        metrics._MANY = before
     assert ranks.tolist() == (np.flatnonzero(hits) + 1).tolist()
     found = score(ranks)
     assert found.first == ranks.min()
@@ -73,12 +85,15 @@ def test_the_closest_are_those_of_a_stable_sort(case: tuple[np.ndarray, np.ndarr
     assert index[1, :k][: len(row)].tolist() == np.argsort(row, kind="stable")[:k].tolist()
 
 
-def test_both_ways_of_counting_agree_where_one_hands_over_to_the_other() -> None:
-    rng = np.random.default_rng(0)
-    row = rng.integers(0, 50, 3000).astype(np.float32)
-    for count in (metrics._MANY - 1, metrics._MANY):
-        positives = rng.choice(3000, count, replace=False)
-        expected = np.flatnonzero(np.isin(np.argsort(row, kind="stable"), positives)) + 1
+@pytest.mark.parametrize("by_sorting", [False, True])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("count", [1, 20, 600])
+def test_both_ways_of_counting_give_the_ranks_of_a_stable_sort(count: int, ties: bool, by_sorting: bool) -> None:
+    rng = np.random.default_rng(count)
+    row = (rng.integers(0, 50, 3000) if ties else rng.random(3000)).astype(np.float32)
+    positives = rng.choice(3000, count, replace=False)
+    expected = np.flatnonzero(np.isin(np.argsort(row, kind="stable"), positives)) + 1
+    with counting_in_one_way(by_sorting):
         assert rank_positives(row, positives, np.empty(0, np.int64)).tolist() == expected.tolist()
 
 

@@ -44,7 +44,7 @@ def result(first: list[int], ap: list[float]) -> Result:
 def about(name: str = "pcb@12345678", seed: int = 0) -> About:
     return About(
         version="0", commit=None, command="glimpse evaluate", seed=seed,
-        dataset=DatasetRecord(name="drawn", spec="drawn:x", split="query", notes=[]), protocol="drawn",
+        dataset=DatasetRecord(name="rendered", spec="rendered:x", split="query", notes=[]), protocol="rendered",
         same_camera_rule=True, gallery=9, gallery_sha256="9" * 64,
         model=ModelRecord(made_by=name, method="pcb", card={}, distance={}),
     )  # fmt: skip
@@ -320,9 +320,12 @@ def test_what_is_no_json_and_what_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"about__dataset__name": "other"}, "is on the dataset other, query, and first.json has drawn, query"),
-        ({"about__dataset__split": "gallery"}, "is on the dataset drawn, gallery, and"),
-        ({"about__same_camera_rule": False}, "has the protocol drawn, and first.json has drawn, same-camera rule"),
+        ({"about__dataset__name": "other"}, "is on the dataset other, query, and first.json has rendered, query"),
+        ({"about__dataset__split": "gallery"}, "is on the dataset rendered, gallery, and"),
+        (
+            {"about__same_camera_rule": False},
+            "has the protocol rendered, and first.json has rendered, same-camera rule",
+        ),
         ({"about__seed": 7}, "has the seed 7, and first.json has 0"),
         ({"about__gallery": 8}, "has the number of gallery crops 8, and first.json has 9"),
         ({"about__gallery_sha256": "7" * 64}, "has the gallery 7777777777..., and first.json has 9999999999..."),
@@ -380,12 +383,12 @@ def test_one_model_shows_its_sides_and_several_their_means(by_hand) -> None:
     one = compare([by_hand.record()])
     text = one.drawing().write("svg").decode()
     assert all(
-        f">{said}<" in text for said in ("top", "left", "mean 41.7", "mean 54.2", "pcb@12345678 on drawn, 2 queries")
+        f">{said}<" in text for said in ("top", "left", "mean 41.7", "mean 54.2", "pcb@12345678 on rendered, 2 queries")
     )
     assert "against the first" not in [column.header for column in one.table().columns]
     two = compare([by_hand.record(), by_hand.record()], names=["A", "B"])
     text = two.drawing().write("svg").decode()
-    assert all(f">{said}<" in text for said in ("A 41.7", "B 41.7", "A 54.2", "drawn, 2 queries"))
+    assert all(f">{said}<" in text for said in ("A 41.7", "B 41.7", "A 54.2", "rendered, 2 queries"))
     assert ">top<" not in text
 
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import csv
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from glimpse import cli
 from glimpse.annotate.occlude import Occlude, write_occluded
 from glimpse.data import open_dataset
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError, EmbeddingError
 from glimpse.evaluation.records import VisibilityRecord
-from glimpse.evaluation.visibility import BodyTruth, CropTruth, Visibility, open_truth, visibility
+from glimpse.evaluation.visibility import (
+    BodyTruth,
+    CropTruth,
+    Visibility,
+    calibration_drawing,
+    call_models,
+    draw_calibration,
+    open_truth,
+    visibility,
+)
 from glimpse.synthetic.dataset import render_dataset
 from glimpse.synthetic.people import Population
 
@@ -128,6 +142,157 @@ def test_a_folder_without_truth_is_said(people: Path, tmp_path: Path) -> None:
     other = type(sample)(_Changed(sample.store), sample.name, sample.pid, sample.camid)
     with pytest.raises(DataError, match="has no exact part maps"):
         open_truth(people / "cues").shares(other, HALVES)
+
+
+# ---------------------------------------------------------------- the plot
+
+
+def judged(made_by: str = "qpm@1", crops: int = 2) -> VisibilityRecord:
+    """Four parts a crop: two that weigh 0.2, of which half shows, and two that weigh 0.9 and 1, of which all shows."""
+    weights = np.tile([0.2, 0.2, 0.9, 1 + 1e-7], (crops, 1))
+    shares = np.tile([0.0, 1.0, 1.0, 1.0], (crops, 1))
+    return Visibility(("a", "b", "c", "d"), weights, shares, "qpm", made_by).record()
+
+
+def test_the_plot_has_shares_by_weights_the_diagonal_and_how_many_parts_there_are() -> None:
+    left, right = calibration_drawing([judged(crops=300)]).figure.axes
+    lines = {tuple(map(tuple, np.round(line.get_xydata(), 3))) for line in left.lines}
+    assert {((20, 50), (95, 100)), ((0, 0), (100, 100))} <= lines
+    assert ((20, 50), (95, 50)) in {tuple(map(tuple, np.round(line.get_xydata(), 3))) for line in right.lines}
+    assert (left.get_xlim(), right.get_xlim()) == ((0, 100), (0, 100))
+    assert [text.get_text() for text in right.texts] == ["600", "600", "1,200 parts"]
+    assert left.texts[-1].get_text() == "AUC 0.833"
+    assert left.figure.get_suptitle() == "qpm@1 on 300 crops"
+
+
+def test_weights_that_are_all_the_same_are_one_point() -> None:
+    left, right = calibration_drawing([Visibility(("a",), np.ones((5, 1)), np.ones((5, 1))).record()]).figure.axes
+    assert ((100, 100),) in {tuple(map(tuple, line.get_xydata())) for line in left.lines}
+    assert [text.get_text() for text in left.texts if text.get_text()] == ["no AUC"]
+    number = right.texts[0]
+    assert (number.get_text(), number.get_va()) == ("5", "top")  # and not in the heading
+
+
+def test_several_models_are_told_apart_by_name() -> None:
+    drawing = calibration_drawing([judged("a@1"), judged("b@2")], names=["A", "B & C"])
+    left, right = drawing.figure.axes
+    assert [text.get_text() for text in left.texts if text.get_text()] == ["A, AUC 0.833", "B & C, AUC 0.833"]
+    assert [text.get_text() for text in right.texts if text.get_text()] == ["A, 8 parts", "B & C, 8 parts"]
+    assert drawing.figure.get_suptitle() == "2 crops"
+
+
+def test_both_formats_are_written(tmp_path: Path) -> None:
+    for name in ("plot.svg", "plot.png"):
+        draw_calibration([judged()], tmp_path / name)
+    assert "visible share of parts against their weight: qpm@1" in (tmp_path / "plot.svg").read_text()
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.width > picture.height
+    with pytest.raises(ConfigError, match=r"plot.pdf: ends neither in .svg nor in .png"):
+        draw_calibration([judged()], tmp_path / "plot.pdf")
+
+
+def test_what_cannot_be_drawn_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    unseen = Visibility(("a",), np.ones((2, 1)), np.full((2, 1), NAN), "pcb", "pcb@1").record()
+    assert unseen.calibration == []
+    with pytest.raises(ConfigError, match="there is nothing to draw"):
+        calibration_drawing([])
+    with pytest.raises(DataError, match="pcb@1: has weighed no part of which anything could be seen"):
+        calibration_drawing([unseen])
+    with pytest.raises(DataError, match="b@2: is of 3 crops, and qpm@1 of 2"):
+        calibration_drawing([judged(), judged("b@2", crops=3)])
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigError, match=r"matplotlib is not installed\. Remedy: install the extra: .*plots"):
+        calibration_drawing([judged()])
+
+
+def test_models_are_called_by_their_weights_unless_they_have_names() -> None:
+    assert call_models(["a@1", "b@2"]) == ("a@1", "b@2")
+    assert call_models(["a@1", "a@1"], ["A", "B"]) == ("A", "B")
+    with pytest.raises(ConfigError, match="two models are called 'a@1'"):
+        call_models(["a@1", "a@1"])
+    with pytest.raises(ConfigError, match="1 names for 2 models"):
+        call_models(["a@1", "b@2"], ["A"])
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    people: Path, make_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run `glimpse visibility` on the rendered people in an empty folder, with a model of stripes."""
+    monkeypatch.chdir(tmp_path)
+    Path("people").symlink_to(people)
+
+    def loaded(weights: str, **_: object) -> object:
+        model = make_model()
+        model.made_by = f"{weights}@1"
+        model.card = SimpleNamespace(method="stripes")
+        return model
+
+    monkeypatch.setattr("glimpse.model.load", loaded)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        command = ["glimpse", "visibility", "--data", "market1501:people", "--truth", "people/cues", *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return call
+
+
+def test_the_command_line_draws_one_model_and_several(run: Run) -> None:
+    code, out, err = run("--plot", "one.svg", "--json", "one.json")
+    assert (code, err) == (0, "json: one.json\nplot: one.svg\n")
+    record = VisibilityRecord.model_validate_json(Path("one.json").read_text())
+    assert f"default@1, {record.crops} crops" in out
+    assert f">default@1 on {record.crops} crops<" in Path("one.svg").read_text()
+
+    code, out, err = run("--weights", "a", "--weights", "b", "--name", "[A]", "--name", "B", "--plot", "new/both.png")
+    assert (code, err) == (0, "plot: new/both.png\n")
+    assert f"[A], {record.crops} crops" in out
+    assert f"B, {record.crops} crops" in out
+    assert Path("new/both.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--plot", "plot.pdf"), "plot.pdf: ends neither in .svg nor in .png. remedy: call it plot.svg"),
+        (("--plot", "folder.svg"), "folder.svg: is a folder, and a file is to be written there"),
+        (("--plot", "file/plot.svg"), "file: is a file, and a folder is needed there"),
+        (("--plot", "x.svg", "--weights", "x.svg"), "x.svg: is an input of this command and would be overwritten"),
+        (("--plot", "x.svg", "--json", "x.svg"), "x.svg: is to hold two results"),
+        (
+            ("--json", "x.json", "--weights", "a", "--weights", "b"),
+            "--json: holds what was found of one model. remedy: ask for one model at a time, or leave it out",
+        ),
+        (("--weights", "a", "--weights", "a", "--plot", "x.svg"), "names: two models are called 'a@1'"),
+        (("--weights", "a", "--name", "A", "--name", "B"), "names: 2 names for 1 models"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_done(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    Path("folder.svg").mkdir()
+    Path("file").write_text("")
+    before = sorted(Path().iterdir())
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("folder", ["query", "cues"])
+def test_pictures_of_the_data_and_of_the_truth_are_not_written_over(run: Run, people: Path, folder: str) -> None:
+    picture = people / folder / "x.png"
+    picture.write_bytes(b"a picture")
+    code, _, err = run("--plot", f"people/{folder}/x.png")
+    left = picture.read_bytes()
+    picture.unlink()
+    assert (code, left) == (2, b"a picture")
+    assert f"people/{folder}/x.png: is one of the crops and would be overwritten" in " ".join(err.split())
 
 
 class _Changed:

@@ -17,17 +17,17 @@ Maker = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six people to train on, four crops each from two cameras."""
-    root = tmp_path_factory.mktemp("drawn") / "people"
+    root = tmp_path_factory.mktemp("rendered") / "people"
     crowd = Population(people=12, train=6, cameras=2, twins=0, seed=1)
     render_dataset(root, crowd, crops=2, size=(64, 32), rates=Rates(0, 0, 0), cues=False)
     return root
 
 
 @pytest.fixture(scope="session")
-def people(drawn: Path) -> Dataset:
-    return open_dataset(f"market1501:{drawn}")
+def people(rendered: Path) -> Dataset:
+    return open_dataset(f"market1501:{rendered}")
 
 
 @pytest.fixture(scope="session")

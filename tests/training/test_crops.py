@@ -109,10 +109,10 @@ def test_seeds_of_several_numbers_do_not_collide() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_corrupt_crop_stops_or_is_reported(drawn: Path, tmp_path: Path, people: Dataset) -> None:
+def test_a_corrupt_crop_stops_or_is_reported(rendered: Path, tmp_path: Path, people: Dataset) -> None:
     import shutil
 
-    shutil.copytree(drawn, tmp_path / "people")
+    shutil.copytree(rendered, tmp_path / "people")
     broken = sorted((tmp_path / "people" / "bounding_box_train").glob("*.jpg"))[3]
     broken.write_bytes(broken.read_bytes()[:60])
     samples = open_dataset(f"market1501:{tmp_path / 'people'}").split("train")

@@ -58,11 +58,11 @@ def _recipe(small: Any, workers: int) -> Recipe:
     return recipe
 
 
-def _train(recipe: Recipe, drawn: Path, out: Path, killed_at: int = -1) -> subprocess.CompletedProcess[str]:
+def _train(recipe: Recipe, rendered: Path, out: Path, killed_at: int = -1) -> subprocess.CompletedProcess[str]:
     """Train in a process of its own: rounding depends on threads and on where tensors lie in memory, and what other
     tests did to this process must not show."""
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, recipe.model_dump_json(), str(drawn), str(out), str(killed_at)],
+        [sys.executable, "-c", SCRIPT, recipe.model_dump_json(), str(rendered), str(out), str(killed_at)],
         capture_output=True,
         text=True,
         timeout=600,
@@ -72,14 +72,14 @@ def _train(recipe: Recipe, drawn: Path, out: Path, killed_at: int = -1) -> subpr
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_killed_training_ends_where_an_unbroken_one_does(
-    workers: int, small: Any, drawn: Path, tmp_path: Path
+    workers: int, small: Any, rendered: Path, tmp_path: Path
 ) -> None:
     recipe = _recipe(small, workers)
     whole, out = tmp_path / "whole", tmp_path / "broken"
-    unbroken = _train(recipe, drawn, whole)
+    unbroken = _train(recipe, rendered, whole)
     assert unbroken.returncode == 0, unbroken.stderr
 
-    killed = _train(recipe, drawn, out, KILLED_AT)
+    killed = _train(recipe, rendered, out, KILLED_AT)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert {"stages/0-ide/weights.safetensors", "stages/2-joint/epoch.ckpt", "best.safetensors"} <= left
@@ -88,7 +88,7 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(
     first_stage = (out / "stages" / "0-ide" / "weights.safetensors").stat().st_mtime_ns
     first_log = (out / "logs" / "joint" / "metrics.csv").read_text()
 
-    resumed = _train(recipe, drawn, out)
+    resumed = _train(recipe, rendered, out)
     assert resumed.returncode == 0, resumed.stderr
     assert (out / "stages" / "0-ide" / "weights.safetensors").stat().st_mtime_ns == first_stage
     expected, found = load_file(whole / "last.safetensors"), load_file(out / "last.safetensors")

@@ -53,7 +53,7 @@ def qpm(small: Any, people: Dataset, tmp_path_factory: pytest.TempPathFactory) -
         validation={"identities": 2},
     )
     out = tmp_path_factory.mktemp("qpm") / "run"
-    return recipe, train(recipe, people, out, terms="drawn, no terms", command="glimpse train qpm", progress=False)
+    return recipe, train(recipe, people, out, terms="rendered, no terms", command="glimpse train qpm", progress=False)
 
 
 def test_the_folder_holds_weights_cards_logs_and_the_recipe(qpm: tuple[Recipe, Trained]) -> None:
@@ -91,7 +91,7 @@ def test_every_field_of_the_card_is_filled(qpm: tuple[Recipe, Trained]) -> None:
         assert empty <= {"commit", "cues"}  # perhaps not run from a checkout; QPM needs no cues
         assert card["recipe"] == recipe.model_dump(mode="json")
         assert card["training_data"].endswith("without 2 identities held out (seed 0): 16 crops of 4 identities")
-        assert (card["terms"], card["command"]) == ("drawn, no terms", "glimpse train qpm")
+        assert (card["terms"], card["command"]) == ("rendered, no terms", "glimpse train qpm")
         assert (card["ids"], card["epochs"], card["seed"], card["size"]) == (4, 4, 0, [64, 32])
         assert card["start"]["name"] == "scratch"
         assert set(card["metrics"]) == {"clear/rank1", "clear/mAP", "occluded/rank1", "occluded/mAP", "score"}
@@ -294,8 +294,8 @@ def test_maps_are_shared_between_trainings_and_made_anew_when_what_they_show_cha
     assert len(maps("baseline", "d", other)) == 3
 
 
-def test_corrupt_crops_stop_or_are_reported(small: Any, drawn: Path, tmp_path: Path) -> None:
-    shutil.copytree(drawn, tmp_path / "people")
+def test_corrupt_crops_stop_or_are_reported(small: Any, rendered: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered, tmp_path / "people")
     broken = sorted((tmp_path / "people" / "bounding_box_train").glob("*.jpg"))[0]
     broken.write_bytes(b"not a picture")
     data = f"market1501:{tmp_path / 'people'}"
@@ -306,8 +306,8 @@ def test_corrupt_crops_stop_or_are_reported(small: Any, drawn: Path, tmp_path: P
     assert "23 crops of 6 identities" in trained.best.with_suffix(".json").read_text()
 
 
-def test_a_corrupt_crop_among_the_held_out_stops_at_once(small: Any, drawn: Path, tmp_path: Path) -> None:
-    shutil.copytree(drawn, tmp_path / "people")
+def test_a_corrupt_crop_among_the_held_out_stops_at_once(small: Any, rendered: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered, tmp_path / "people")
     data = open_dataset(f"market1501:{tmp_path / 'people'}")
     _, held = holdout(data.train, identities=2, seed=0)
     (tmp_path / "people" / held.query[0].name).write_bytes(b"not a picture")
@@ -355,7 +355,7 @@ def test_a_rate_that_is_too_high_is_told(small: Any, people: Dataset, tmp_path: 
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_dataset_can_be_named(small: Any, drawn: Path, tmp_path: Path) -> None:
+def test_a_dataset_can_be_named(small: Any, rendered: Path, tmp_path: Path) -> None:
     random = {"people": 0, "crops": 8}
-    trained = train(small(sampling=random), f"market1501:{drawn}", tmp_path / "run", progress=False)
-    assert open_dataset(f"market1501:{drawn}").name in trained.last.with_suffix(".json").read_text()
+    trained = train(small(sampling=random), f"market1501:{rendered}", tmp_path / "run", progress=False)
+    assert open_dataset(f"market1501:{rendered}").name in trained.last.with_suffix(".json").read_text()

@@ -190,7 +190,7 @@ def test_methods_with_different_cues_share_the_maps(tmp_path: Path) -> None:
 
 def fill(folder: Path, people: Dataset, count: int | None = None, size: tuple[int, int] = (64, 32)) -> CueSource:
     cache = CueCache(folder)
-    with cache.writer("drawn@1", COCO_17) as points, cache.writer("drawn@1", LIP_20) as parts:
+    with cache.writer("rendered@1", COCO_17) as points, cache.writer("rendered@1", LIP_20) as parts:
         for row, sample in enumerate(people.train[:count]):
             digest = digest_of(sample.store.read(sample.name))
             person = np.full((row % 2, 17, 3), 0.5, np.float32)  # nobody in every second crop
@@ -220,7 +220,7 @@ def test_a_training_reads_its_cues_hands_them_on_and_notes_their_source(
     assert bool(((body >= left) & (body >= right)).all())
     assert bool((body == -1).any())  # four crops have no cues, and one a map without anybody
     card = read_card(trained.best.with_suffix(".json"))
-    assert card.cues == {"points": "drawn@1", "parts": "drawn@1"}
+    assert card.cues == {"points": "rendered@1", "parts": "rendered@1"}
     assert "4 training crops of 24 without key points." in trained.notes
     assert "4 training crops of 24 without part maps." in trained.notes
     assert "10 training crops of 24 in which no person was found." in trained.notes
@@ -271,7 +271,7 @@ def test_pgfa_is_trained_and_validated_with_key_points(small: Any, people: Datas
     trained = train(recipe, people, tmp_path / "run", cues=source, progress=False)
     assert 0 <= trained.metrics["score"] <= 1
     card = read_card(trained.best.with_suffix(".json"))
-    assert card.cues == {"points": "drawn@1"}
+    assert card.cues == {"points": "rendered@1"}
     model = load(trained.best, precision="float32", keypoints=f"cache:{source.folder}")
     found = model.embed_samples(people.train[:2]).embedding
     # Nobody was found in the first crop, and all of the second one's points lie in its upper left corner.
@@ -351,7 +351,7 @@ def test_cues_that_tell_too_little_are_refused(small: Any, people: Dataset, tmp_
     source = fill(tmp_path / "cues", people)
     with CueCache(tmp_path / "cues").writer("mask@1", PERSON) as writer:
         writer.add(Row(bytes(32), "a.jpg", (2, 2), PartMap(np.ones((2, 2), np.uint8), PERSON)))
-    with pytest.raises(ConfigError, match=r"has part maps by drawn@1, mask@1, and none is named"):
+    with pytest.raises(ConfigError, match=r"has part maps by mask@1, rendered@1, and none is named"):
         train(guided(small), people, tmp_path / "run", cues=source, progress=False)
     with pytest.raises(ConfigError, match=r"part maps 'person': have no part 'left_leg'"):
         train(guided(small), people, tmp_path / "run", cues=CueSource(source.folder, parts="mask@1"), progress=False)
@@ -366,5 +366,5 @@ def test_cues_of_other_crops_and_other_sizes_are_refused(small: Any, people: Dat
     with pytest.raises(DataError, match="none of the 24 training crops has key points in the cache"):
         train(guided(small), people, tmp_path / "run", cues=CueSource(tmp_path / "cues"), progress=False)
     source = fill(tmp_path / "small", people, size=(32, 16))
-    with pytest.raises(DataError, match=r"part map by drawn@1 is 32 x 16, the crop 64 x 32 pixels high and wide"):
+    with pytest.raises(DataError, match=r"part map by rendered@1 is 32 x 16, the crop 64 x 32 pixels high and wide"):
         train(guided(small), people, tmp_path / "again", cues=source, progress=False)

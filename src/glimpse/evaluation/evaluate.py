@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from glimpse.evaluation.metrics import CMC_AT, Indices, Values, closest, rank_po
 from glimpse.evaluation.records import Estimate, Metrics, PerQuery, ResultRecord, Summary
 from glimpse.matching.distance import Distance
 from glimpse.matching.ranking import distance_rows
+from glimpse.matching.reranking import KReciprocal, k_reciprocal
 
 DEFAULT_MAX_BYTES = 256 << 20
 """Scratch memory that matching may take."""
@@ -195,6 +196,7 @@ def evaluate(
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
     gallery_block: int = 8192,
+    rerank: KReciprocal | None = None,
     top: int = 0,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -202,7 +204,8 @@ def evaluate(
     """Score every query against the whole gallery.
 
     Memory beyond the two embeddings: `max_bytes` for blocks of distances, one float32 row per query of a block and
-    about 100 bytes per query for the result. Neither a sorted gallery nor a q x g matrix is ever held.
+    about 100 bytes per query for the result. Neither a sorted gallery nor a q x g matrix is ever held. Re-ranking
+    takes what `k_reciprocal` says.
 
     Args:
         distance: compares the embeddings, cascades included.
@@ -211,6 +214,8 @@ def evaluate(
         relevance: which gallery rows match each query, and which are ignored.
         max_bytes: scratch memory of matching.
         gallery_block: gallery rows compared at a time; no result depends on it.
+        rerank: how to re-rank by k-reciprocal neighbours before anything is scored; `None` to leave the ranking as it
+            is. Rows that the rules ignore are neighbours like all others.
         top: how many of the closest gallery rows to keep for each query.
         seed: of the bootstrap intervals.
         progress: called with the number of queries done since the last call.
@@ -225,5 +230,20 @@ def evaluate(
     ):
         if len(embedding) != len(pids):
             raise DataError(side, f"{len(embedding)} embedded crops and {len(pids)} person ids", "give one id per crop")
-    rows = distance_rows(distance, query, gallery, max_bytes=max_bytes, gallery_block=gallery_block)
+    rows = ranked_rows(distance, query, gallery, rerank, max_bytes=max_bytes, gallery_block=gallery_block)
     return evaluate_rows(rows, relevance, top=top, seed=seed, progress=progress)
+
+
+def ranked_rows(
+    distance: Distance,
+    query: Embedding,
+    gallery: Embedding,
+    rerank: KReciprocal | None,
+    *,
+    max_bytes: int,
+    gallery_block: int,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of distances for `evaluate_rows`: those of `distance_rows`, or of `k_reciprocal` if re-ranked."""
+    if rerank is None:
+        return distance_rows(distance, query, gallery, max_bytes=max_bytes, gallery_block=gallery_block)
+    return k_reciprocal(distance, query, gallery, rerank, max_bytes=max_bytes, gallery_block=gallery_block)

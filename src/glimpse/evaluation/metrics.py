@@ -1,7 +1,8 @@
-"""CMC, AP and INP from ranks of positives, found by counting: no gallery is ever sorted, no q x g is ever held.
+"""CMC, AP and INP from ranks of positives, found by counting: no gallery is ever ranked, no q x g is ever held.
 
 All three metrics need one thing only: for each positive of a query, how many gallery crops come before it. That is
-one comparison of every gallery distance with the few sorted distances of the positives.
+one comparison of every gallery distance with the few distances of the positives. Where most of them are close, it is
+less work to compare with the farthest alone, and to sort the crops up to there.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ CMC_AT = (1, 3, 5, 10)
 
 _TILE = 1 << 20
 """Distances looked at together by `closest`, which bounds its scratch to a few MB."""
-_MANY = 256
-"""From so many positives on, one pass that counts for all of them is faster than one pass for each."""
+# What things cost, in units of comparing a crop with one positive: a comparison beside its crops, and, of another way,
+# to gather from a crop of the gallery and to sort one of those up to the farthest positive. Measured from 16,000 crops
+# (a sort costs 20 comparisons) to a million (40).
+_CALL, _GATHER, _SORT = 20_000, 7, 40
 
 
 def rank_positives(row: NDArray[np.float32], positives: Indices, ignored: Indices) -> Indices:
@@ -43,8 +46,7 @@ def rank_positives(row: NDArray[np.float32], positives: Indices, ignored: Indice
     [1, 3]
     """
     positives = positives[np.lexsort((positives, row[positives]))]
-    count = _count_in_one_pass if len(positives) >= _MANY else _count_one_by_one
-    before = count(row, positives)
+    before = _count(row, positives)
     if len(ignored):
         far, left_out = row[positives][:, None], row[ignored][None, :]
         earlier = ignored[None, :] < positives[:, None]
@@ -52,8 +54,13 @@ def rank_positives(row: NDArray[np.float32], positives: Indices, ignored: Indice
     return before + 1
 
 
-def _count_one_by_one(row: NDArray[np.float32], positives: Indices) -> Indices:
+def _count(row: NDArray[np.float32], positives: Indices) -> Indices:
     """How many crops of the whole gallery come before each positive `[p]`; positives by distance, then gallery row."""
+    one_by_one = len(positives) * (len(row) + _CALL)
+    if one_by_one > _GATHER * len(row):
+        near = row <= row[positives[-1]]
+        if one_by_one > _GATHER * len(row) + _SORT * np.count_nonzero(near):
+            return _count_sorted(row, positives, np.sort(row.compress(near)))
     # A tied crop comes before the positive if it is earlier in the gallery: `<=` on that side, `<` on the other.
     return np.array(
         [np.count_nonzero(row[:j] <= row[j]) + np.count_nonzero(row[j + 1 :] < row[j]) for j in positives.tolist()],
@@ -61,20 +68,16 @@ def _count_one_by_one(row: NDArray[np.float32], positives: Indices) -> Indices:
     )
 
 
-def _count_in_one_pass(row: NDArray[np.float32], positives: Indices) -> Indices:
-    """The same for many positives: a histogram of the gallery over the sorted distances of the positives."""
-    far, p, g = row[positives], len(positives), len(row)
-    upper = np.searchsorted(far, row, side="right")
-    closer = np.bincount(upper, minlength=p + 1)[:p].cumsum()
-    # Crops exactly as far as some positive (each positive is one), in the order of distance and gallery row: those up
-    # to positive k, less itself, less those that are closer and so counted already.
-    tied = np.flatnonzero((upper > 0) & (far[upper - 1] == row))
-    group = upper[tied] - 1
-    groups = np.searchsorted(far, far, side="right") - 1
-    slot = np.searchsorted(groups * g + positives, group * g + tied)
-    up_to = np.bincount(slot, minlength=p + 1)[:p].cumsum()
-    in_closer_groups = np.concatenate([[0], np.bincount(group, minlength=p).cumsum()])[np.searchsorted(far, far)]
-    before: Indices = closer + up_to - 1 - in_closer_groups
+def _count_sorted(row: NDArray[np.float32], positives: Indices, near: NDArray[np.float32]) -> Indices:
+    """The same from the sorted distances of all crops up to the farthest positive."""
+    far = row[positives]
+    before = near.searchsorted(far)
+    tied = near.searchsorted(far, side="right") - before > 1
+    if tied.any():
+        # All crops as far as one of these positives, in the order of distance and gallery row, which theirs is too.
+        crops = np.flatnonzero(np.isin(row, far[tied]))
+        crops = crops[row[crops].argsort(kind="stable")]
+        before[tied] += np.flatnonzero(np.isin(crops, positives[tied])) - row[crops].searchsorted(far[tied])
     return before
 
 
@@ -151,12 +154,13 @@ def score(ranks: Indices) -> Scores:
     >>> s.first, round(s.ap, 4), round(s.ap_trapezoid, 4), round(s.inp, 4)
     (1, 0.8333, 0.7917, 0.6667)
     """
-    hits = np.arange(1, len(ranks) + 1)
-    at = hits / ranks
-    just_before = np.where(ranks == 1, 1.0, (hits - 1) / np.maximum(ranks - 1, 1))
+    count = len(ranks)
+    hits = np.arange(1, count + 1)
+    at = float((hits / ranks).sum())
+    just_before = float(((hits - 1) / np.maximum(ranks - 1, 1)).sum()) + float(ranks[0] == 1)
     return Scores(
         first=int(ranks[0]),
-        ap=float(at.mean()),
-        ap_trapezoid=float((at + just_before).mean() / 2),
-        inp=float(len(ranks) / ranks[-1]),
+        ap=at / count,
+        ap_trapezoid=(at + just_before) / (2 * count),
+        inp=float(count / ranks[-1]),
     )

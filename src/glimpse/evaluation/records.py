@@ -149,6 +149,14 @@ class ModelRecord(Record):
     distance: dict[str, JsonValue] = Field(description="options of the distance that were given")
 
 
+class RerankRecord(Record):
+    """Re-ranking by k-reciprocal neighbours, which took part in all of the result."""
+
+    k1: int = Field(ge=1, description="neighbours of a crop that were asked whether it is one of theirs")
+    k2: int = Field(ge=1, description="nearest crops over which the neighbourhood of a crop was averaged")
+    lam: float = Field(ge=0, le=1, description="lambda: share of the distance itself")
+
+
 class TimingRecord(Record):
     """Wall-clock times on the machine that ran the evaluation; they are not comparable between machines."""
 
@@ -179,6 +187,7 @@ class EvaluationRecord(Record):
     dataset: DatasetRecord
     protocol: ProtocolRecord
     model: ModelRecord
+    rerank: RerankRecord | None = Field(None, description="how the ranking was re-ranked; null if it was not")
     prompts: int = Field(ge=0, description="crops that came with a prompt")
     result: ResultRecord
     single_shot: SingleShotRecord | None = Field(description="partial sets only: one crop per person on both sides")

@@ -21,7 +21,7 @@ from glimpse.data.visible import Box
 from glimpse.data.words import count
 from glimpse.embedding import Embedding
 from glimpse.errors import ConfigError, DataError
-from glimpse.evaluation.evaluate import DEFAULT_MAX_BYTES, Result, estimates, evaluate_rows
+from glimpse.evaluation.evaluate import DEFAULT_MAX_BYTES, Result, estimates, evaluate_rows, ranked_rows
 from glimpse.evaluation.metrics import Values
 from glimpse.evaluation.occluded import (
     FRACTIONS,
@@ -40,11 +40,12 @@ from glimpse.evaluation.records import (
     ModelRecord,
     ProtocolRecord,
     RankedRecord,
+    RerankRecord,
     TimingRecord,
 )
 from glimpse.evaluation.single_shot import SingleShot, Trials
 from glimpse.matching.distance import Distance
-from glimpse.matching.ranking import distance_rows
+from glimpse.matching.reranking import KReciprocal
 from glimpse.provenance import commit
 from glimpse.synthetic.occlusion import EDGES, FROM_CROPS, KINDS, Kind, Occluder, Side
 
@@ -146,6 +147,7 @@ class Report:
         command: the command line, empty where there was none.
         commit: of glimpse, where it runs from a checkout.
         version: of glimpse.
+        rerank: how the ranking of `distance` was re-ranked; `None` if it was not.
     """
 
     dataset: Dataset = field(repr=False)
@@ -173,11 +175,13 @@ class Report:
     command: str = ""
     commit: str | None = None
     version: str = __version__
+    rerank: KReciprocal | None = None
 
     @property
     def told(self) -> str:
-        """How many queries had a prompt, to be put behind a setting's name; empty where none had."""
-        return f", {len(self.prompts):,} of {len(self.dataset.query):,} prompted" if self.prompts else ""
+        """How many queries had a prompt and whether they were re-ranked, to be put behind a setting's name."""
+        prompted = f", {len(self.prompts):,} of {len(self.dataset.query):,} prompted" if self.prompts else ""
+        return prompted + (", re-ranked" if self.rerank is not None else "")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -195,6 +199,14 @@ class Report:
                 f"{len(self.prompts):,} of {len(self.dataset.query):,} queries and {len(self.gallery_prompts):,} of "
                 f"{len(self.dataset.gallery):,} gallery crops came with a prompt."
             )
+        if self.rerank is not None:
+            how = f"k1 {self.rerank.k1}, k2 {self.rerank.k2}, lambda {self.rerank.lam:g}"
+            said.append(
+                f"Re-ranked by k-reciprocal neighbours ({how}): all queries and all gallery crops have a say in each "
+                "other's ranks. Lists with pictures are those of the distance before."
+            )
+            if self.dataset.protocol.per_identity is not None:
+                said.append("Single-shot trials have one crop per person, too few to re-rank, so there are none.")
         return tuple(said)
 
     def ranked(self, query: int) -> list[tuple[int, float, bool]]:
@@ -249,6 +261,7 @@ class Report:
             model=ModelRecord(
                 made_by=self.made_by, method=self.method, card=dict(self.card), distance=dict(self.distance_options)
             ),
+            rerank=None if self.rerank is None else RerankRecord.model_validate(self.rerank),
             prompts=len(self.prompts) + len(self.gallery_prompts),
             result=self.result.record(),
             single_shot=None if self.single_shot is None else self.single_shot.record(),
@@ -279,6 +292,7 @@ def evaluate_dataset(
     occlusion: OcclusionPlan | None = None,
     sources: Sequence[Sample] = (),
     options: Mapping[str, Any] | None = None,
+    rerank: KReciprocal | None = None,
     top: int = 10,
     seed: int = 0,
     max_bytes: int = DEFAULT_MAX_BYTES,
@@ -298,6 +312,8 @@ def evaluate_dataset(
         occlusion: covered queries to try; `None` for none.
         sources: crops that occluders are cut from; the dataset's training crops if there are none given.
         options: options of the method's distance.
+        rerank: how to re-rank by k-reciprocal neighbours; `None` to leave the ranking as it is. There are then no
+            single-shot trials, whose galleries are others, and no covered queries.
         top: how many of the closest gallery crops to keep for each query.
         seed: of everything random.
         max_bytes: scratch memory of matching.
@@ -308,9 +324,12 @@ def evaluate_dataset(
 
     Raises:
         DataError: a crop cannot be read, a split is empty, no query has a match, or a prompt fits no crop.
-        ConfigError: an option is not valid, or a prompt's box leaves its crop.
+        ConfigError: an option is not valid, a prompt's box leaves its crop, or covered queries are to be re-ranked.
         EmbeddingError: the model gives embeddings that its distance cannot compare.
     """
+    if rerank is not None and occlusion is not None:
+        cause = "covered queries are not re-ranked, so they could not be compared with the clear ones"
+        raise ConfigError("rerank", cause, "leave out one of the two")
     dataset = replace(dataset, query=dataset.split(split), gallery=dataset.split("gallery"))
     distance = model.distance(**(options or {}))
     # All that can be wrong with labels, prompts and sources is found before the minutes of embedding.
@@ -347,12 +366,14 @@ def evaluate_dataset(
     relevance = dataset.protocol.relevance(dataset.query, dataset.gallery)
 
     start = time.perf_counter()
-    rows = distance_rows(distance, query.embedding, gallery.embedding, max_bytes=max_bytes, gallery_block=gallery_block)
+    rows = ranked_rows(
+        distance, query.embedding, gallery.embedding, rerank, max_bytes=max_bytes, gallery_block=gallery_block
+    )
     # One crop per person on both sides makes the single-shot trial the whole protocol.
     per_identity = dataset.protocol.per_identity or 1
     complete = not query.bad and not gallery.bad
     trials = None
-    if per_identity > 1 and complete:
+    if per_identity > 1 and complete and rerank is None:
         trials = Trials(single_shot(dataset.query, dataset.gallery, per_identity=per_identity))
         rows = trials.watch(rows)
     result = evaluate_rows(rows, relevance, top=top, seed=seed)
@@ -422,6 +443,7 @@ def evaluate_dataset(
         seed=seed,
         command=command,
         commit=commit() or None,
+        rerank=rerank,
     )
 
 

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.markup import escape
+from rich.table import Table
 
 from glimpse.cues.cache import CueCache, digest_of
 from glimpse.data.samples import Sample
 from glimpse.errors import ConfigError, DataError
 from glimpse.evaluation.quality import CLEAR, COVERED, auc, part_weights, visible_shares
 from glimpse.evaluation.records import CalibrationRecord, PartVisibilityRecord, VisibilityRecord
+from glimpse.evaluation.robustness import check_picture
+from glimpse.files import atomic
+from glimpse.templates.chart import Drawing, Panel, Series, draw_panels
 
 if TYPE_CHECKING:
     from glimpse.model import Model
@@ -254,6 +259,101 @@ def visibility(
     shares = np.stack([known[row] for row in embedded.kept])
     names = tuple(name for name, _ in model.regions)
     return Visibility(names, weights, shares, model.card.method, model.made_by)
+
+
+def table(record: VisibilityRecord, name: str = "") -> Table:
+    """One row per part and one for all together, under the name of the model, which is that of its weights if none is
+    given."""
+
+    def cell(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    shown = Table(
+        *("part", "AUC", "rank correlation", "weight covered", "weight clear", "covered", "clear"),
+        title=f"{escape(name or record.made_by)}, {record.crops:,} crops",
+        title_justify="left",
+    )
+    for part in record.parts:
+        values = (part.auc, part.correlation, part.covered, part.clear)
+        shown.add_row(part.name, *map(cell, values), f"{part.covered_parts:,}", f"{part.clear_parts:,}")
+    shown.add_row("all", cell(record.auc), cell(record.correlation), end_section=True)
+    return shown
+
+
+def call_models(made_by: Sequence[str], names: Sequence[str] = ()) -> tuple[str, ...]:
+    """What to call models in tables and plots: `names`, or if none are given the names and hashes of their weights.
+
+    Raises:
+        ConfigError: names are missing or the same.
+    """
+    if names and len(names) != len(made_by):
+        raise ConfigError("names", f"{len(names)} names for {len(made_by)} models", "give one for each, or none")
+    called = tuple(names or made_by)
+    twice = [name for i, name in enumerate(called) if name in called[:i]]
+    if twice:
+        raise ConfigError("names", f"two models are called '{twice[0]}'", "give each a name of its own")
+    return called
+
+
+def calibration_drawing(records: Sequence[VisibilityRecord], names: Sequence[str] = ()) -> Drawing:
+    """The visible share of parts against their weight, with the diagonal, and how many parts have such a weight.
+
+    Args:
+        records: of one model, or of several on the same crops.
+        names: what to call them; name and hash of the weights if none are given.
+
+    Raises:
+        ConfigError: there is no record, names are missing or the same, or matplotlib is not installed.
+        DataError: two records are of other numbers of crops, or one of no part that could be seen.
+    """
+    if not records:
+        raise ConfigError("visibility", "there is nothing to draw", "give the record of at least one model")
+    names = call_models([record.made_by for record in records], names)
+    one, crops = len(records) == 1, records[0].crops
+    shares, numbers = [], []
+    for name, record in zip(names, records, strict=True):
+        if record.crops != crops:
+            cause = f"is of {record.crops:,} crops, and {names[0]} of {crops:,}"
+            raise DataError(name, cause, "evaluate both on the same crops")
+        if not record.calibration:
+            raise DataError(name, "has weighed no part of which anything could be seen", "choose other crops")
+        total = sum(step.parts for step in record.calibration)
+        # Weights may leave [0, 1] by a rounding error.
+        steps = [(100 * min(max(step.weight, 0.0), 1.0), step) for step in record.calibration]
+        found = [(weight, 100 * step.share) for weight, step in steps]
+        held = [(weight, 100 * step.parts / total) for weight, step in steps]
+        auc = "no AUC" if record.auc is None else f"AUC {record.auc:.3f}"
+        start = "" if one else f"{name}, "
+        shares.append(Series(start + auc, tuple((x, y, y, y) for x, y in found)))
+        labels = tuple(f"{step.parts:,}" for _, step in steps) if one else ()
+        numbers.append(Series(f"{start}{total:,} parts", tuple((x, y, y, y) for x, y in held), labels=labels))
+    notes = (
+        "Left: mean of what can really be seen of the parts in each tenth of the weight; on the dashed line the weight "
+        "is that share.",
+        "Right: how many of all parts each tenth holds. AUC: probability that a part of which more than "
+        f"{100 * CLEAR:g} % can be seen weighs more than one with less than {100 * COVERED:g} %.",
+    )
+    panels = [
+        Panel("visible share in %", tuple(shares), diagonal=True),
+        Panel("parts of such a weight, in % of all", tuple(numbers)),
+    ]
+    title = f"{names[0]} on {crops:,} crops" if one else f"{crops:,} crops"
+    return draw_panels([panels], title=title, x_title="weight in %", notes=notes, x_max=100)
+
+
+def draw_calibration(records: Sequence[VisibilityRecord], path: str | Path, names: Sequence[str] = ()) -> None:
+    """Write the plot of `calibration_drawing` to a file that ends in .svg or .png.
+
+    Raises:
+        ConfigError: it ends in something else or cannot be written, or as `calibration_drawing`.
+        DataError: as `calibration_drawing`.
+    """
+    check_picture(path)
+    drawing = calibration_drawing(records, names)
+    called = ", ".join(call_models([record.made_by for record in records], names))
+    with atomic(path) as draft:
+        title = f"visible share of parts against their weight: {called}"
+        draft.write_bytes(drawing.write("svg" if draft.suffix == ".svg" else "png", title))
 
 
 def _ranks(values: Shares) -> Shares:

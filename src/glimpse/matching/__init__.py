@@ -18,6 +18,7 @@ from glimpse.matching.kernels import (
 )
 from glimpse.matching.ranking import Ranking, distance_rows, top_k
 from glimpse.matching.reconstruction import ReconstructionDistance, reconstruction_distance
+from glimpse.matching.reranking import KReciprocal, expand, k_reciprocal, rerank_candidates
 
 __all__ = [
     "EPS",
@@ -27,6 +28,7 @@ __all__ = [
     "Distance",
     "Explanation",
     "GlobalDistance",
+    "KReciprocal",
     "MixedDistance",
     "PairGlobalDistance",
     "PartDistance",
@@ -35,10 +37,13 @@ __all__ = [
     "ReconstructionDistance",
     "cosine_distance",
     "distance_rows",
+    "expand",
+    "k_reciprocal",
     "pair_global_distance",
     "pair_global_vectors",
     "part_distance",
     "reconstruction_distance",
+    "rerank_candidates",
     "smallest",
     "top_k",
     "unit_vectors",

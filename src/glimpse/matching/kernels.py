@@ -39,6 +39,9 @@ WORKSPACE_BYTES = 64 << 20
 
 _TINY = 1e-30
 
+# What a part distance holds of a block of pairs: little enough for a processor's caches, large enough for a product.
+_BLOCK_BYTES = 16 << 20
+
 Combine = Literal["product", "sqrt_product"]
 
 
@@ -50,7 +53,7 @@ def unit_vectors(x: Tensor) -> Tensor:
     x = x.float()
     square = x.square().sum(-1, keepdim=True)
     there = square > _TINY
-    return torch.where(there, x * torch.where(there, square, 1.0).rsqrt(), 0.0)
+    return x * torch.where(there, torch.where(there, square, 1.0).rsqrt(), 0.0)
 
 
 def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
@@ -270,12 +273,19 @@ class PartDistance:
         """
         query, gallery = fitting(self, query, gallery)
         q_scaled, g_scaled = query[self._unit], gallery[self._unit]  # [q, k, d], [g, k, d]
-        products = _product(q_scaled.flatten(1), g_scaled.flatten(1), self.compute)
         k = q_scaled.shape[1]
-        if self._pair is None:
-            return _part_distance(products, products.new_full((), k), k, self.normalise)
-        sums = _product(query[self._pair], gallery[self._pair], torch.float32)
-        return _part_distance(products, sums, k, self.normalise)
+        q_flat = q_scaled.flatten(1).to(self.compute)
+        distances = q_flat.new_empty(len(query), len(gallery), dtype=torch.float32)
+        # Products, sums and what is made of them, for some gallery crops at a time.
+        step = max(1, _BLOCK_BYTES // (3 * 4 * max(1, len(query))))
+        for rows in slices(len(gallery), step):
+            products = _product(q_flat, g_scaled[rows].flatten(1), self.compute)
+            if self._pair is None:
+                sums = products.new_full((), k)
+            else:
+                sums = _product(query[self._pair], gallery[self._pair][rows], torch.float32)
+            distances[:, rows] = _part_distance(products, sums, k, self.normalise)
+        return distances
 
     def candidates(self, query: Embedding, gallery: Embedding, index: Tensor) -> Tensor:
         """Distances of query i and gallery rows `index[i]` (`[q, n]` int64), `[q, n]`.
@@ -637,11 +647,11 @@ def prepare_for(distances: Sequence[Distance], embedding: Embedding) -> Embeddin
 
 
 def _part_distance(products: Tensor, sums: Tensor, k: int, normalise: bool) -> Tensor:
-    """From `sum_k a_k cos_k` and `sum_k a_k`, either `[q, g]`, to the distance."""
-    shared = sums > EPS
+    """From `sum_k a_k cos_k` and `sum_k a_k`, either `[q, g]`, to the distance. It writes over both."""
+    apart = sums <= EPS
     if normalise:
-        return torch.where(shared, 1.0 - products / torch.where(shared, sums, 1.0), 2.0).clamp(0.0, 2.0)
-    return torch.where(shared, sums - products, 2.0 * k).clamp(0.0, 2.0 * k)
+        return products.div_(sums.masked_fill_(apart, 1.0)).neg_().add_(1.0).masked_fill_(apart, 2.0).clamp_(0.0, 2.0)
+    return products.neg_().add_(sums).masked_fill_(apart, 2.0 * k).clamp_(0.0, 2.0 * k)
 
 
 def _pair_name(weights: str, combine: Combine) -> str:

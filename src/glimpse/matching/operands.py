@@ -50,7 +50,7 @@ def tensor_of(embedding: Embedding, name: str, ndim: int, shape: str) -> Tensor:
     tensor = embedding[name]
     if tensor.ndim != ndim or 0 in tensor.shape[1:]:
         raise EmbeddingError(called(embedding), f"'{name}' is {list(tensor.shape)} instead of {shape}", REMEDY)
-    if tensor.is_floating_point():
+    if tensor.is_floating_point() and not _finite(tensor):
         bad = (~tensor.isfinite()).flatten(1).any(1).nonzero()
         if len(bad):
             raise EmbeddingError(
@@ -59,6 +59,21 @@ def tensor_of(embedding: Embedding, name: str, ndim: int, shape: str) -> Tensor:
                 "check the weights and the crops that it was made with",
             )
     return tensor
+
+
+_EXPONENT = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite.
+
+    Of half precision, asked of the bits: without its sign, what is not finite is the largest as a whole number. That is
+    ten times as quick as `isfinite`, which took most of the time of a search.
+    """
+    if tensor.dtype not in _EXPONENT or not tensor.numel():
+        return bool(tensor.isfinite().all())
+    bits = tensor.view(torch.int16) & 0x7FFF
+    return int(bits.max()) < _EXPONENT[tensor.dtype]
 
 
 def weights_of(embedding: Embedding, name: str, parts: str) -> Tensor:

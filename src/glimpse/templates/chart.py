@@ -27,11 +27,13 @@ class Series:
         name: what stands at its end.
         points: x, y and the interval of y, in percent; x ascends.
         thin: whether it only accompanies the others: drawn thin and without its interval.
+        labels: what stands at each point; nothing if there are none.
     """
 
     name: str
     points: tuple[tuple[float, float, float, float], ...]
     thin: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,15 @@ class Drawing:
         return buffer.getvalue()
 
 
-def draw_panels(rows: Sequence[Sequence[Panel]], *, title: str, x_title: str, notes: Sequence[str] = ()) -> Drawing:
-    """Panels in rows and columns; y runs from 0 to 100 % in all of them, x from 0 to the largest x of all.
+def draw_panels(
+    rows: Sequence[Sequence[Panel]],
+    *,
+    title: str,
+    x_title: str,
+    notes: Sequence[str] = (),
+    x_max: float | None = None,
+) -> Drawing:
+    """Panels in rows and columns; y runs from 0 to 100 % in all of them, x from 0 to `x_max`.
 
     Names stand to the right of a panel at the ends of their lines, moved apart where they would cover one another.
 
@@ -77,6 +86,7 @@ def draw_panels(rows: Sequence[Sequence[Panel]], *, title: str, x_title: str, no
         title: above all of them.
         x_title: below each panel.
         notes: lines of small print below all of them.
+        x_max: the largest x of all panels if not given.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -88,7 +98,8 @@ def draw_panels(rows: Sequence[Sequence[Panel]], *, title: str, x_title: str, no
         remedy = "install the extra: pip install 'glimpse-reid[plots]'"
         raise ConfigError("plot", "matplotlib is not installed", remedy) from error
     panels = [panel for row in rows for panel in row]
-    x_max = max(series.points[-1][0] for panel in panels for series in panel.series)
+    if x_max is None:
+        x_max = max(series.points[-1][0] for panel in panels for series in panel.series)
     across, down = max(map(len, rows)), len(rows)
     high = max(3.0, 0.165 * max(len(panel.series) for panel in panels))
     layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12)
@@ -123,6 +134,18 @@ def _panel(axes: Axes, panel: Panel, x_max: float, x_title: str) -> None:
         if not series.thin:
             axes.fill_between(x, low, up, color=hue, alpha=0.18, linewidth=0, zorder=2)
         axes.plot(x, y, color=hue, linewidth=width, marker=mark, markersize=size, clip_on=False, zorder=order)
+        for across, up_to, label in zip(x, y, series.labels or [""] * len(x), strict=True):
+            above = up_to < 90  # the heading is not written over
+            axes.annotate(
+                label,
+                (across, up_to),
+                (0, 6 if above else -6),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                fontsize=8,
+                color=_SOFT,
+            )
         # The name beside the axis, with its mark and a thin line from where the curve ends.
         end = x_max * 1.05
         axes.plot(
