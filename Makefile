@@ -17,10 +17,10 @@ $(READY): pyproject.toml constraints.txt
 		+ sys.version.split()[0] + ": run make PYTHON=/path/to/python3.11")'
 	@echo "Setting up $(VENV) (a few minutes and 6 GB the first time)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,cues,plots,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,cues,plots,gallery,video,cluster,test]'
 	@touch $@
 
-demo: $(READY) ## find half-hidden people among drawn ones; the report is demo/index.html
+demo: $(READY) ## find half-hidden people among rendered ones; the report is demo/index.html
 	@rm -rf demo
 	$(BIN)/glimpse demo --out demo
 

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import shlex
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from glimpse import __version__
+from glimpse.console import (
+    Json,
+    Keypoints,
+    Options,
+    Seed,
+    SkipBad,
+    Weights,
+    as_k_reciprocal,
+    as_number,
+    as_size,
+    beside,
+    check_outputs,
+    choices,
+    command_line,
+    data_paths,
+    err,
+    key_values,
+    out,
+    print_error,
+    print_skipped,
+    progress_bar,
+    say,
+    weighted,
+    writable_folder,
+)
+from glimpse.console_gallery import gallery_app
 from glimpse.errors import ConfigError, GlimpseError
-from glimpse.files import check_target, write_text
+from glimpse.files import write_text
 
 if TYPE_CHECKING:
     from glimpse.cues.cache import CueCache
@@ -39,36 +57,15 @@ data_app = typer.Typer(help="Look at datasets, and render one.", no_args_is_help
 app.add_typer(data_app, name="data")
 cues_app = typer.Typer(help="Key points and body parts that methods learn from.", no_args_is_help=True)
 app.add_typer(cues_app, name="cues")
+app.add_typer(gallery_app, name="gallery")
 
-Choice = TypeVar("Choice", bound=str)
-
-# Into a file or a pipe there is no width to fit: tables keep their lines whole.
-out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
-err = Console(stderr=True)
-
-Weights = Annotated[str, typer.Option(help="A .safetensors file with its card, or the name of packaged weights.")]
 Data = Annotated[str, typer.Option(help="A dataset as KIND:PATH, such as market1501:Market-1501.zip.")]
-Keypoints = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ESTIMATOR|cache:FOLDER",
-        help="Where key points come from, for methods that search by them: movenet:PATH, onnx:PATH, rtmpose, or the "
-        "folder that `glimpse cues make` filled.",
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, and say which.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this JSON file.")]
 CueData = Annotated[
     str, typer.Argument(metavar="DATA", help="A dataset as KIND:PATH, or crops:PATH for a folder or zip of crops.")
 ]
 CueFolder = Annotated[Path, typer.Option("--cues", help="The folder that `glimpse cues make` filled.")]
 Splits = Annotated[
     list[str] | None, typer.Option(help="Only train, query or gallery; can be repeated. All if not given.")
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="An option of the method's distance; can be repeated."),
 ]
 
 
@@ -108,21 +105,21 @@ def search(
     from glimpse.model import load
     from glimpse.search import search, write_report
 
-    options = _pairs(option, "--option")
-    inputs = [query, gallery, *_beside(gallery), Path(weights), *_beside(weights)]
-    _check_outputs([json_file, report], [*inputs, *([Path(visible)] if visible is not None else [])])
+    options = key_values(option, "--option")
+    inputs = [query, gallery, *beside(gallery), Path(weights), *beside(weights)]
+    check_outputs([json_file, report], [*inputs, *([Path(visible)] if visible is not None else [])])
     model = load(weights, keypoints=keypoints)
-    with _progress("embedding the gallery") as advance:
+    with progress_bar("embedding the gallery") as advance:
         result = search(
             model, query, gallery, top=top, visible=visible, skip_bad=skip_bad, options=options, progress=advance
         )
     _print_hits(result)
     if json_file is not None:
         write_text(json_file, result.to_json())
-        _say(f"json: {json_file}")
+        say(f"json: {json_file}")
     if report is not None:
-        write_report(report, [result], model.regions, command=_command())
-        _say(f"report: {report}")
+        write_report(report, [result], model.regions, command=command_line())
+        say(f"report: {report}")
 
 
 @app.command()
@@ -141,13 +138,13 @@ def embed(
 
     if out_file.suffix != ".safetensors":
         raise ConfigError("--out", f"'{out_file}' does not end in .safetensors", "call it crops.safetensors")
-    _check_outputs([out_file, listing_path(out_file)], [folder, Path(weights), *_beside(weights)])
+    check_outputs([out_file, listing_path(out_file)], [folder, Path(weights), *beside(weights)])
     check_overwrite(out_file)
     model = load(weights, keypoints=keypoints)
-    with _progress("embedding") as advance:
+    with progress_bar("embedding") as advance:
         stored = embed_gallery(model, folder, skip_bad=skip_bad, progress=advance)
     listing = stored.save(out_file)
-    _print_skipped(stored.skipped)
+    print_skipped(stored.skipped)
     out.print(
         f"{count(len(stored.samples), 'crop')}, {stored.embedding.bytes_per_row} bytes each: "
         f"{escape(str(out_file))}, {escape(str(listing))}",
@@ -199,6 +196,13 @@ def evaluate(
         Path | None, typer.Option(help="A CSV file (path,x0,y0,x1,y1) that says where in a crop the person is.")
     ] = None,
     option: Options = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K1,K2,LAMBDA",
+            help="Re-rank by k-reciprocal neighbours before scoring; 20,6,0.3 is what papers use.",
+        ),
+    ] = None,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
     json_file: Json = None,
@@ -215,18 +219,19 @@ def evaluate(
     from glimpse.model import load
     from glimpse.synthetic.occlusion import EDGES, KINDS, SIDES
 
-    options = _pairs(option, "--option")
+    options = key_values(option, "--option")
+    settings = None if rerank is None else as_k_reciprocal(rerank)
     if robustness is not None and prompts is not None:
         cause = "covered queries have no prompts of their own, and curves would begin with queries that do"
         raise ConfigError("--robustness", cause, "leave --prompts out")
     plan = None
     if occlude or robustness is not None:
         plan = OcclusionPlan(
-            kinds=_choices(occlude or ["object"], "--occlude", KINDS),
-            sides=EDGES if sides is None else _choices(sides.split(","), "--sides", SIDES),
+            kinds=choices(occlude or ["object"], "--occlude", KINDS),
+            sides=EDGES if sides is None else choices(sides.split(","), "--sides", SIDES),
             fractions=(FRACTIONS if robustness is None else CURVE)
             if fractions is None
-            else tuple(_number(text, "--fractions") for text in fractions.split(",")),
+            else tuple(as_number(text, "--fractions") for text in fractions.split(",")),
             prompted=(False, True) if prompted else (False,),
             queries=queries,
             quality=quality,
@@ -240,14 +245,14 @@ def evaluate(
         if given:
             cause = f"is not given, and {' and '.join(given)} {'needs' if len(given) == 1 else 'need'} it"
             raise ConfigError("--occlude", cause, f"name a kind: {', '.join(KINDS)}")
-    inputs = [*_data_paths(data, sources), Path(weights), *_beside(weights), *([prompts] if prompts else [])]
+    inputs = [*data_paths(data, sources), Path(weights), *beside(weights), *([prompts] if prompts else [])]
     pages = [report / "index.html", report / "result.json"] if report is not None else []
     curves = [robustness / name for name in FILES] if robustness is not None else []
     for folder in (report, robustness):
-        _writable_folder(folder)
-    _check_outputs([json_file, *pages, *curves], inputs)
+        writable_folder(folder)
+    check_outputs([json_file, *pages, *curves], inputs)
     dataset = open_dataset(data, skip_bad=skip_bad)
-    with _progress("embedding") as advance:
+    with progress_bar("embedding") as advance:
         found = evaluate_dataset(
             load(weights, keypoints=keypoints),
             dataset,
@@ -255,9 +260,10 @@ def evaluate(
             occlusion=plan,
             sources=() if sources is None else open_dataset(sources, skip_bad=skip_bad).split("train"),
             options=options,
+            rerank=settings,
             seed=seed,
             skip_bad=skip_bad,
-            command=_command(),
+            command=command_line(),
             progress=advance,
         )
     out.print(table(found))
@@ -270,15 +276,15 @@ def evaluate(
         )
     for note in found.notes:
         out.print(f"[dim]{escape(note)}[/]", highlight=False)
-    _print_skipped(found.bad)
+    print_skipped(found.bad)
     if json_file is not None:
         write_text(json_file, found.to_json())
-        _say(f"json: {json_file}")
+        say(f"json: {json_file}")
     if report is not None:
-        _say(f"report: {write_report(report, [found], queries=lists)}")
+        say(f"report: {write_report(report, [found], queries=lists)}")
     if robustness is not None:
         out.print(compare([Robustness.of(found).write(robustness)]).table())
-        _say(f"robustness: {', '.join(map(str, curves))}")
+        say(f"robustness: {', '.join(map(str, curves))}")
 
 
 @app.command()
@@ -296,12 +302,12 @@ def robustness(
 
     if out_file is not None:
         check_picture(out_file)
-    _check_outputs([out_file], files)
+    check_outputs([out_file], files)
     comparison = compare(files, name or ())
     out.print(comparison.table())
     if out_file is not None:
         comparison.draw(out_file)
-        _say(f"plot: {out_file}")
+        say(f"plot: {out_file}")
 
 
 @app.command()
@@ -310,40 +316,56 @@ def visibility(
     truth: Annotated[
         Path, typer.Option(help="The cues of rendered people, or the truth folder that `glimpse data occlude` wrote.")
     ],
-    weights: Weights = "default",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A .safetensors file with its card, or the name of packaged weights; can be repeated, to compare "
+            "several. Default if not given."
+        ),
+    ] = None,
     keypoints: Keypoints = None,
     split: Annotated[str, typer.Option(help="Which crops: train, query or gallery.")] = "query",
     skip_bad: SkipBad = False,
     json_file: Json = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a plot of visible share against weight to this file, .svg or .png.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="What to call the first, the second, ...; their weights if not given.")
+    ] = None,
 ) -> None:
     """Check whether part weights say what can be seen of somebody, against the exact truth."""
     from glimpse.data import SPLITS, open_dataset
-    from glimpse.evaluation.visibility import open_truth, visibility
+    from glimpse.evaluation.robustness import check_picture
+    from glimpse.evaluation.visibility import call_models, draw_calibration, open_truth, table, visibility
     from glimpse.model import load
 
-    _check_outputs([json_file], [*_data_paths(data), Path(weights), *_beside(weights)])
-    (chosen,) = _choices([split], "--split", SPLITS)
+    files = weights or ["default"]
+    if plot is not None:
+        check_picture(plot)
+    if json_file is not None and len(files) > 1:
+        raise ConfigError("--json", "holds what was found of one model", "ask for one model at a time, or leave it out")
+    inputs = [path for file in files for path in (Path(file), *beside(file))]
+    check_outputs([json_file, plot], [*data_paths(data), truth, *inputs])
+    (chosen,) = choices([split], "--split", SPLITS)
     known = open_truth(truth)
     samples = open_dataset(data, skip_bad=skip_bad).split(chosen)
-    with _progress("embedding") as advance:
-        found = visibility(
-            load(weights, keypoints=keypoints), samples, known, skip_bad=skip_bad, progress=advance
-        ).record()
-
-    def cell(value: float | None) -> str:
-        return "" if value is None else f"{value:.3f}"
-
-    table = Table("part", "AUC", "rank correlation", "weight covered", "weight clear", "covered", "clear")
-    for part in found.parts:
-        values = (part.auc, part.correlation, part.covered, part.clear)
-        table.add_row(part.name, *map(cell, values), f"{part.covered_parts:,}", f"{part.clear_parts:,}")
-    table.add_row("all", cell(found.auc), cell(found.correlation), end_section=True)
-    out.print(table)
-    for step in found.calibration:
-        out.print(f"weight {step.weight:.2f}: {step.share:.2f} visible ({step.parts:,} parts)", highlight=False)
+    models = [load(file, keypoints=keypoints) for file in files]
+    names = call_models([model.made_by for model in models], name or ())
+    records = []
+    for model, called in zip(models, names, strict=True):
+        with progress_bar("embedding") as advance:
+            found = visibility(model, samples, known, skip_bad=skip_bad, progress=advance).record()
+        out.print(table(found, called))
+        for step in found.calibration:
+            out.print(f"weight {step.weight:.2f}: {step.share:.2f} visible ({step.parts:,} parts)", highlight=False)
+        records.append(found)
     if json_file is not None:
-        write_text(json_file, found.model_dump_json(indent=2) + "\n")
-        _say(f"json: {json_file}")
+        write_text(json_file, records[0].model_dump_json(indent=2) + "\n")
+        say(f"json: {json_file}")
+    if plot is not None:
+        draw_calibration(records, plot, names)
+        say(f"plot: {plot}")
 
 
 @app.command()
@@ -380,7 +402,7 @@ def train(
     if settings.method != method:
         cause = f"the recipe '{recipe}' trains '{settings.method}', and not '{method}'"
         raise ConfigError("METHOD", cause, "name the recipe's method, or another recipe")
-    _writable_folder(out_folder)
+    writable_folder(out_folder)
     done = train(
         settings,
         data,
@@ -391,12 +413,12 @@ def train(
         devices=devices,
         skip_bad=skip_bad,
         terms=terms,
-        command=_command(),
+        command=command_line(),
     )
     for note in done.notes:
-        _say(note)
+        say(note)
     measured = ", ".join(f"{name} {value:.3f}" for name, value in done.metrics.items())
-    _say(f"trained for {done.minutes:.1f} minutes" + (f": {measured}" if measured else ""))
+    say(f"trained for {done.minutes:.1f} minutes" + (f": {measured}" if measured else ""))
     out.print(escape(str(done.best)), highlight=False, soft_wrap=True)
 
 
@@ -427,7 +449,7 @@ def demo(
     """Render people, train on them, evaluate and search with something in front: one page, in a few minutes."""
     from glimpse.demo import run
 
-    out.print(f"{escape(str(run(out_folder, seed=seed, say=_say)))}", highlight=False, soft_wrap=True)
+    out.print(f"{escape(str(run(out_folder, seed=seed, say=say)))}", highlight=False, soft_wrap=True)
 
 
 @data_app.command("check")
@@ -441,7 +463,7 @@ def data_check(
     from glimpse.data.check import check_dataset
 
     dataset = open_dataset(spec, skip_bad=skip_bad)
-    with _progress("reading") as advance:
+    with progress_bar("reading") as advance:
         found = check_dataset(dataset, read=read, progress=advance)
     table = Table(
         "split", "crops", "people", "cameras", "junk and distractors", "people with one crop", title=dataset.name
@@ -487,13 +509,13 @@ def data_render(
     population = Population(
         people=people, train=people // 2 if train is None else train, cameras=cameras, twins=twins, seed=seed
     )
-    kinds = _weights(kind, "--kind", KINDS)
-    with _progress("rendering") as advance:
+    kinds = weighted(kind, "--kind", KINDS)
+    with progress_bar("rendering") as advance:
         made = render_dataset(
             path,
             population,
             crops=crops,
-            size=_size(size, "--size"),
+            size=as_size(size, "--size"),
             rates=Rates(train=training, query=query, gallery=gallery),
             kinds=kinds or None,
             image_format="png" if png else "jpg",
@@ -552,19 +574,19 @@ def data_occlude(
     if masks is not None and cues is None:
         raise ConfigError("--masks", "is of --cues, which is not given", "give the folder of the part maps")
     least, dash, greatest = fraction.partition("-")
-    low = _number(least, "--fraction")
+    low = as_number(least, "--fraction")
     how = Occlude(
-        kinds=_choices(kinds or ["object"], "--kind", KINDS),
-        sides=EDGES if sides is None else _choices(sides.split(","), "--sides", SIDES),
-        fraction=(low, _number(greatest, "--fraction") if dash else low),
+        kinds=choices(kinds or ["object"], "--kind", KINDS),
+        sides=EDGES if sides is None else choices(sides.split(","), "--sides", SIDES),
+        fraction=(low, as_number(greatest, "--fraction") if dash else low),
         seed=seed,
     )
-    with _progress("covering") as advance:
+    with progress_bar("covering") as advance:
         made = write_occluded(
             spec,
             folder,
             how,
-            splits=_choices(split or ["query"], "--split", SPLITS),
+            splits=choices(split or ["query"], "--split", SPLITS),
             sources=None if sources is None else open_dataset(sources).split("train"),
             masks=None if cues is None else CueCache(cues).parts(masks),
             truth=truth,
@@ -592,7 +614,7 @@ def data_show(
     from glimpse.annotate.crops import open_splits
 
     pids = write_contact_sheet(open_splits(spec, split), picture, people=people, crops=crops, seed=seed)
-    _say(f"people {', '.join(map(str, pids))}, from the top")
+    say(f"people {', '.join(map(str, pids))}, from the top")
     out.print(escape(str(picture)), highlight=False, soft_wrap=True)
 
 
@@ -645,7 +667,7 @@ def cues_make(
         # The numbers of one scheme all mean something in another.
         cause = "are numbers, and nothing says of what"
         raise ConfigError(f"--masks {masks}", cause, f"give --scheme: {', '.join(SCHEMES)}")
-    _choices([scheme] if scheme else [], "--scheme", tuple(SCHEMES))
+    choices([scheme] if scheme else [], "--scheme", tuple(SCHEMES))
     if source and masks != "limbs":
         raise ConfigError("--source", "is of --masks limbs only", "leave it out")
     samples = [sample for crops in open_splits(spec, split, skip_bad=skip_bad).values() for sample in crops]
@@ -662,7 +684,7 @@ def cues_make(
             said = {"--keypoints": "key points", "--masks": "part maps"}[option]
             raise ConfigError(f"{option} {given}", f"does not make {said}", "see `glimpse cues make --help`")
     for option, given, estimator, _ in opened:
-        with _progress(option.removeprefix("--")) as advance:
+        with progress_bar(option.removeprefix("--")) as advance:
             if given == "limbs":
                 points, parts = _limb_sources(source or [], cache)
                 made = make_limbs(samples, cache, points=points, masks=parts, skip_bad=skip_bad, progress=advance)
@@ -679,10 +701,10 @@ def cues_make(
         for problem in made.bad[:20]:
             err.print(f"[bold yellow]left out[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
         if len(made.bad) > 20:
-            _say(f"and {len(made.bad) - 20:,} more left out")
+            say(f"and {len(made.bad) - 20:,} more left out")
         if made.missing:
-            _say(f"{len(made.missing):,} crops have none (first: {made.missing[0]})")
-        _say(f"{made.source}: {made.made:,} made, {made.known:,} known before, {made.seconds:.1f} s")
+            say(f"{len(made.missing):,} crops have none (first: {made.missing[0]})")
+        say(f"{made.source}: {made.made:,} made, {made.known:,} known before, {made.seconds:.1f} s")
     out.print(escape(str(folder)), highlight=False, soft_wrap=True)
 
 
@@ -709,7 +731,7 @@ def cues_check(
 
     cache = CueCache(folder)
     splits = open_splits(spec, split)
-    with _progress("reading") as advance:
+    with progress_bar("reading") as advance:
         found = check_cues(splits, cache, progress=advance)
     if not found.counts:
         raise ConfigError(folder, "has no cues", "make some: glimpse cues make")
@@ -723,7 +745,7 @@ def cues_check(
         score = "" if c.score is None else f"{c.score:.2f}"
         table.add_row(c.kind, escape(c.source), c.split, *numbers, several, mean, score)
     out.print(table)
-    _print_skipped(found.bad)
+    print_skipped(found.bad)
     for c in found.counts:
         if c.missing:
             cause = f"{c.crops - c.covered:,} crops of {c.split} have no {c.kind} by {c.source} (first: {c.missing[0]})"
@@ -750,7 +772,7 @@ def cues_show(
 
     samples = [sample for crops in open_splits(spec, split).values() for sample in crops]
     names = write_sheet(samples, CueCache(folder), picture, points=keypoints, parts=masks, count=count, seed=seed)
-    _say("from left to right, row by row: " + ", ".join(names))
+    say("from left to right, row by row: " + ", ".join(names))
     out.print(escape(str(picture)), highlight=False, soft_wrap=True)
 
 
@@ -772,21 +794,10 @@ def main() -> None:
     except GlimpseError as error:
         if debug:
             raise
-        _print_error(error)
+        print_error(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _print_error(error: GlimpseError) -> None:
-    where, cause, remedy = escape(error.where), escape(error.cause), escape(error.remedy)
-    err.print(f"[bold red]error[/] [bold]{where}[/]: {cause}.", highlight=False, soft_wrap=True)
-    err.print(f"[dim]remedy:[/] {remedy}.", highlight=False, soft_wrap=True)
-
-
-def _print_skipped(skipped: Sequence[GlimpseError]) -> None:
-    for error in skipped:
-        err.print(f"[yellow]left out[/] {escape(error.where)}: {escape(error.cause)}", highlight=False, soft_wrap=True)
 
 
 def _print_hits(result: SearchResult) -> None:
@@ -794,7 +805,7 @@ def _print_hits(result: SearchResult) -> None:
 
     for note in result.notes:
         err.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
-    _print_skipped(result.skipped)
+    print_skipped(result.skipped)
     table = Table(
         "rank",
         "crop",
@@ -818,127 +829,3 @@ def _print_hits(result: SearchResult) -> None:
             f"{hit.rank}", escape(hit.path), f"{hit.distance:.3f}", *cells, escape(", ".join(hit.not_compared))
         )
     out.print(table)
-
-
-def _pairs(texts: list[str] | None, where: str) -> dict[str, Any]:
-    """`key=value` texts as a dict; values are read as JSON where they are JSON, else as text."""
-    pairs: dict[str, Any] = {}
-    for text in texts or []:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(where, f"'{text}' is not KEY=VALUE", f"write it as {where} gamma=0.6")
-        if key in pairs:
-            raise ConfigError(where, f"'{key}' is given twice", "give it once")
-        try:
-            pairs[key.strip()] = json.loads(value)
-        except ValueError:
-            pairs[key.strip()] = value
-    return pairs
-
-
-def _choices(texts: Sequence[str], where: str, known: Sequence[Choice]) -> tuple[Choice, ...]:
-    """Words out of a few that are known."""
-    chosen = []
-    for text in texts:
-        if text.strip() not in known:
-            raise ConfigError(where, f"'{text.strip()}' is none of them", f"choose among {', '.join(known)}")
-        chosen.append(known[known.index(text.strip())])
-    return tuple(chosen)
-
-
-def _weights(texts: Sequence[str] | None, where: str, known: Sequence[Choice]) -> dict[Choice, float]:
-    """`word=weight` texts, or words alone that weigh 1."""
-    found: dict[Choice, float] = {}
-    for text in texts or ():
-        word, equals, weight = text.partition("=")
-        (chosen,) = _choices([word], where, known)
-        found[chosen] = _number(weight, where) if equals else 1.0
-    return found
-
-
-def _size(text: str, where: str) -> tuple[int, int]:
-    """Rows and columns, as `128x64`."""
-    rows, cross, columns = text.partition("x")
-    if not cross or not rows.isdigit() or not columns.isdigit():
-        raise ConfigError(where, f"'{text}' is not HxW", "write rows and columns, such as 128x64")
-    return int(rows), int(columns)
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(where, f"'{text}' is not a number", "write such as 0.2,0.4") from None
-
-
-def _beside(path: str | Path) -> list[Path]:
-    """The card or list that lies beside a .safetensors file."""
-    return [Path(path).with_suffix(".json")] if str(path).endswith(".safetensors") else []
-
-
-def _data_paths(*specs: str | None) -> list[Path]:
-    """Paths of datasets given as KIND:PATH."""
-    return [Path(spec.partition(":")[2]) for spec in specs if spec is not None and ":" in spec]
-
-
-def _check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path]) -> None:
-    """Find out before the work, not after it, that a result could not be written or would destroy what is read."""
-    from glimpse.data.stores import is_image
-
-    read = [os.path.realpath(path) for path in inputs]
-    taken: set[str] = set()
-    for path in outputs:
-        if path is None:
-            continue
-        check_target(path)
-        real = os.path.realpath(path)
-        if real in read:
-            raise ConfigError(path, "is an input of this command and would be overwritten", "write to another file")
-        if os.path.exists(real) and is_image(real) and any(real.startswith(folder + os.sep) for folder in read):
-            raise ConfigError(path, "is one of the crops and would be overwritten", "write to another file")
-        if real in taken:
-            raise ConfigError(path, "is to hold two results", "give each its own file")
-        taken.add(real)
-        _writable_folder(Path(real).parent)
-
-
-def _writable_folder(path: Path | None) -> None:
-    """The same for a folder, which may have to be made."""
-    if path is None:
-        return
-    try:
-        there = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if not there.is_dir():
-            raise ConfigError(there, "is a file, and a folder is needed there", "choose another place")
-        # Rights alone do not tell: a file system may be read-only or full.
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        cause = f"cannot be written to ({error.strerror})"
-        raise ConfigError(path, cause, "choose a folder you can write to") from error
-
-
-def _say(message: str) -> None:
-    """A line on stderr, so that stdout stays the result."""
-    err.print(escape(message), highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(task: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr that counts crops."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    ) as bars:
-        bar = bars.add_task(task, total=None)
-        yield lambda n: bars.advance(bar, n)
-
-
-def _command() -> str:
-    """The command line as it was typed."""
-    return shlex.join(["glimpse", *sys.argv[1:]])

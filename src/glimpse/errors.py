@@ -50,6 +50,10 @@ class EmbeddingError(GlimpseError):
     """Embeddings do not fit each other or the distance they are given to."""
 
 
+class GalleryError(GlimpseError):
+    """A gallery is not there, is damaged, cannot be written, or does not fit the weights."""
+
+
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """The first thing that pydantic found wrong: `(field, what is wrong with it)`."""
     problem = error.errors()[0]

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from glimpse.backbones import BackboneName, Look, Start, build_backbone, load_start, preprocessing, read_safetensors
 from glimpse.backbones.fast import Precision, folded, in_bfloat16, keep_freed_memory
-from glimpse.backbones.openvino import OpenVino, has_openvino, one_thread
+from glimpse.backbones.openvino import OpenVino, has_openvino
 from glimpse.cues.needs import Cues, heat_on_input
 from glimpse.cues.skeleton import Skeleton
 from glimpse.cues.sources import PointSource, Read, open_points
 from glimpse.data import Sample, read_image
-from glimpse.data.images import as_picture
+from glimpse.data.images import BACKDROP, as_picture
 from glimpse.data.transforms import EvalTransform, Interpolation, Visible
 from glimpse.data.transforms import shown as point_shown
 from glimpse.embedding import Embedding
@@ -38,6 +38,7 @@ from glimpse.files import atomic, write_text
 from glimpse.matching import Distance
 from glimpse.methods import METHODS, Method, Peer, Region
 from glimpse.pictures import Triple
+from glimpse.processes import one_thread
 
 PEER_MARK = "person-reidentification-retail-0265"
 
@@ -244,6 +245,32 @@ class Model:
         if not rows:
             raise DataError("images", "there is nothing to embed", "give at least one crop")
         return Embedding.cat(rows)
+
+    def embed_stream(
+        self, crops: Iterable[tuple[Image.Image, Read | None, str]], *, count: int = _MANY
+    ) -> Iterator[Embedding]:
+        """Embed crops as they come, a batch at a time and in their order.
+
+        Args:
+            crops: for each its picture, what reads its file if it has one (by which its key points may be known), and
+                what to call it in errors. They are taken some batches ahead.
+            count: about how many, by which `engine="auto"` chooses.
+
+        Raises:
+            DataError: the key points of a crop cannot be had.
+            ConfigError: the method needs key points and has no source of them.
+        """
+        return self._embeddings((_Crop(image, None, read, path) for image, read, path in crops), count)
+
+    def blank(self) -> Embedding:
+        """The embedding of one grey crop of which no key point is known: names and shapes of what the weights give."""
+        height, width = self.size
+        needs = self.method.needs(self.method.options, "search")
+        cues = None
+        if needs.points is not None:
+            cues = Cues(torch.zeros(1, len(needs.points), 3), torch.zeros(1, 0, height, width), torch.ones(1, 2))
+        image, _ = self._transform(Image.new("RGB", (width, height), BACKDROP), None)
+        return self._finish(self._look(_Batch(image[None], None, cues)), cues)
 
     def visibility(self, images: Iterable[Image.Image], visible: Iterable[Visible | None] | None = None) -> Tensor:
         """What of each crop shows the person, as the weights see it: their visibility head, times the prompt.

@@ -65,6 +65,19 @@ def mapped(
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread, in this thread and in those begun meanwhile: something else has the other cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     """Set variables, which new processes inherit, while the block runs; what the user has set stays."""
     new = {name: value for name, value in values.items() if name not in os.environ}

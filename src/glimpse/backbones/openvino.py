@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -18,17 +17,6 @@ from glimpse.backbones.backbone import Backbone, Look
 def has_openvino() -> bool:
     """Whether OpenVINO is installed (extra `cpu`)."""
     return importlib.util.find_spec("openvino") is not None
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch work on one thread, in this thread and in those begun meanwhile: OpenVINO has the other cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Traced(nn.Module):

@@ -28,15 +28,41 @@ def write_report(
         regions: where each part lies in a crop, as `Model.regions`.
         command: the command line that made it, to be shown.
     """
-    lists = [ranked_list(result, regions) for result in results]
     first = results[0]
-    facts = [
-        ("weights", first.made_by),
-        ("gallery", f"{first.gallery} ({count(first.gallery_size, 'crop')})"),
-        *([("command", command)] if command else []),
-    ]
-    notes = list(dict.fromkeys(note for result in results for note in result.notes))
-    name = Path(first.query).name if len(results) == 1 else f"{len(results)} queries"
+    write_lists(
+        path,
+        [ranked_list(result, regions) for result in results],
+        name=Path(first.query).name if len(results) == 1 else f"{len(results)} queries",
+        facts=[
+            ("weights", first.made_by),
+            ("gallery", f"{first.gallery} ({count(first.gallery_size, 'crop')})"),
+            *([("command", command)] if command else []),
+        ],
+        notes=list(dict.fromkeys(note for result in results for note in result.notes)),
+        # Nothing is prompted in a gallery: what is not 1 there is learned.
+        learned=any(part.gallery_weight < 0.999 for result in results for hit in result for part in hit.parts),
+    )
+
+
+def write_lists(
+    path: str | Path,
+    lists: Sequence[RankedList],
+    *,
+    name: str,
+    facts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    learned: bool,
+) -> None:
+    """Write ranked lists to one HTML file that loads nothing, whole or not at all.
+
+    Args:
+        path: the file.
+        lists: what `ranked_list` makes of searches.
+        name: of what was searched for.
+        facts: what is said of the search, by name.
+        notes: what the reader should know.
+        learned: whether weights of gallery crops say something.
+    """
     html = render(
         "search.html",
         {
@@ -47,9 +73,8 @@ def write_report(
             "facts": facts,
             "notes": notes,
             "lists": lists,
-            # Nothing is prompted in a gallery: what is not 1 there is learned.
-            "learned": any(part.gallery_weight < 0.999 for result in results for hit in result for part in hit.parts),
-            "opened": len(results) == 1,
+            "learned": learned,
+            "opened": len(lists) == 1,
         },
     )
     write_text(path, html)

@@ -105,7 +105,7 @@ def search(
         raise ConfigError("top", f"is {top}", "ask for at least one hit")
     distance = model.distance(**(options or {}))
     # Everything small is checked before the gallery is embedded, which may take minutes.
-    images = [_read(each) for each in queries]
+    images = [read_query(each) for each in queries]
     shown = [
         None if prompt is None else read_visible(prompt, image.size)
         for prompt, image in zip(prompts, images, strict=True)
@@ -113,7 +113,7 @@ def search(
     stored = _open(model, gallery, skip_bad, progress)
     stored = replace(stored, embedding=distance.prepare(stored.embedding))
     embedded = [
-        distance.prepare(_embed(model, each, image, prompt))
+        distance.prepare(embed_query(model, each, image, prompt))
         for each, image, prompt in zip(queries, images, shown, strict=True)
     ]
     results = [
@@ -143,7 +143,12 @@ def _open(
     return gallery
 
 
-def _read(query: Query) -> Image.Image:
+def read_query(query: Query) -> Image.Image:
+    """The picture of a query, RGB.
+
+    Raises:
+        DataError: it cannot be read, or is none.
+    """
     if isinstance(query, (Image.Image, np.ndarray)):
         return as_picture(query, "query").convert("RGB")
     if not isinstance(query, (str, Path, Sample)):
@@ -159,7 +164,7 @@ def _read(query: Query) -> Image.Image:
         raise DataError(error.where, error.cause, remedy) from error
 
 
-def _embed(model: Model, query: Query, image: Image.Image, visible: Visible | None) -> Embedding:
+def embed_query(model: Model, query: Query, image: Image.Image, visible: Visible | None) -> Embedding:
     """The query's embedding; as a sample where it has a file, by which its cues may be known."""
     if isinstance(query, (Image.Image, np.ndarray)):
         return model.embed([image], [visible])

@@ -1,0 +1,866 @@
+"""Fast search: an index of vectors in memory finds a few rows, and their stored embeddings decide among them.
+
+No vector index can hold a distance whose denominator depends on the pair. It can hold a vector whose inner product is
+near enough to shortlist, and how long the shortlist must be is measured on the gallery itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from glimpse.embedding import Embedding
+from glimpse.errors import ConfigError, GalleryError, first_problem
+from glimpse.files import write_text
+from glimpse.gallery.exact import Probes, Ranked, coarse_of, finish, search_exactly
+from glimpse.gallery.fields import Field, Packed, borrowed, read_by, to_embedding
+from glimpse.gallery.table import INDEX, MANIFEST, first_line, written
+from glimpse.matching.distance import Distance
+from glimpse.matching.kernels import PartDistance
+from glimpse.processes import one_thread
+from glimpse.records import Record
+
+if TYPE_CHECKING:
+    from glimpse.gallery.store import Gallery
+    from glimpse.gallery.table import Table
+
+DIMS = 256
+"""Numbers of a vector in the index, at most: longer ones are projected on their strongest directions."""
+K = 10
+"""Hits that recall is measured on."""
+QUERIES = 200
+"""Crops of the gallery that it is measured with."""
+SMALL = 4096
+"""Where a filter leaves no more rows than this, they are all compared."""
+
+_PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_LENGTHS = (30, 50, 75, 100, 150, 200, 250, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 6400)
+_BLOCK = 16384
+_SAMPLE = 64
+"""Vectors per list that the lists are learnt from."""
+_WIDE = 8
+"""So many times the shortlist is taken by codes of 4 bits, before the vectors themselves choose."""
+_MASKS = 64
+_LONG = 800
+"""Length of the list in which the places of the true neighbours are looked up."""
+
+_KINDS: tuple[Literal["near", "quick", "rest"], ...] = ("near", "quick", "rest")
+"""Files of numbers of a segment: vectors, what shortlisted rows are compared by, and what the best of them are."""
+
+Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Segment(Record):
+    """Rows that were indexed together: three files of that name.
+
+    Attributes:
+        name: of the files.
+        rows: how many.
+    """
+
+    name: str
+    rows: int
+
+
+class Measured(Record):
+    """What was measured when the index was tuned.
+
+    Attributes:
+        recall: share of the `k` nearest by exact search that fast search finds, over `queries` crops of the gallery.
+        k, queries: of it.
+        milliseconds: median and 99th percentile of one query.
+        target: that was asked for.
+        crops: in the gallery then.
+    """
+
+    recall: float
+    k: int
+    queries: int
+    milliseconds: tuple[float, float]
+    target: float
+    crops: int
+
+
+class Manifest(Record):
+    """What an index is; the one file of its folder that is replaced.
+
+    Attributes:
+        made_by: weights of the gallery.
+        coarse: the distance that it shortlists for, as text.
+        binary: whether all weights are 0 or 1, so that crops are searched by what they show.
+        quick, rest: fields that shortlisted rows are compared by, and those that the best of them are.
+        vectors: file of the vector index.
+        projection: file of the directions that vectors are projected on; empty if they are not.
+        dims: numbers of a vector then.
+        segments: files of embeddings.
+        probes: lists of the vector index that are looked into.
+        length: of the shortlist.
+        measured: what these two give.
+        seconds: that building took.
+    """
+
+    format: Literal["glimpse-index-1"] = "glimpse-index-1"
+    made_by: str
+    coarse: str
+    binary: bool
+    quick: tuple[Field, ...]
+    rest: tuple[Field, ...]
+    vectors: str
+    projection: str
+    dims: int
+    segments: tuple[Segment, ...]
+    probes: int
+    length: int
+    measured: Measured | None = None
+    seconds: float = 0.0
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """All that are stored."""
+        return (*self.quick, *self.rest)
+
+    def said(self) -> dict[str, Any]:
+        """In numbers, for people."""
+        found: dict[str, Any] = {
+            "crops": sum(segment.rows for segment in self.segments),
+            "probes": self.probes,
+            "length of the shortlist": self.length,
+            "seconds to build": round(self.seconds, 1),
+        }
+        if self.measured is not None:
+            m = self.measured
+            found |= {
+                f"recall@{m.k}": round(m.recall, 4),
+                "recall asked for": m.target,
+                "milliseconds (median, 99th percentile)": [round(each, 2) for each in m.milliseconds],
+                "measured on": f"{m.queries} of {m.crops:,} crops",
+            }
+        return found
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """What the index in `folder` is; `None` if there is none.
+
+    Raises:
+        GalleryError: it is damaged.
+    """
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        said = ": ".join(first_problem(error)) if isinstance(error, ValidationError) else str(error)
+        remedy = "build it again with `glimpse gallery index --rebuild`"
+        raise GalleryError(folder / MANIFEST, f"is damaged ({said})", remedy) from error
+
+
+@dataclass
+class _Block:
+    """Rows of embeddings, in a mapped file or in memory."""
+
+    ids: Rows
+    near: npt.NDArray[np.float16]
+    quick: npt.NDArray[np.float16]
+    rest: npt.NDArray[np.float16]
+    patterns: npt.NDArray[np.uint64] | None
+    name: str = ""
+
+
+@dataclass
+class Shortlist:
+    """An index of a gallery, in step with it.
+
+    Made by `build` and `open_shortlist`. `sync` takes in what was added to the gallery since, and leaves out what was
+    deleted, in memory; `save` writes that.
+    """
+
+    folder: Path
+    manifest: Manifest
+    distance: Distance | None
+    index: Any
+    projection: Tensor | None
+    blocks: list[_Block]
+    version: int = 0
+    _alive: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
+    _patterns: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    _allowed: OrderedDict[tuple[int, str], Mask] = field(default_factory=OrderedDict)
+    _groups: OrderedDict[tuple[int, int], tuple[Mask, bytes]] = field(default_factory=OrderedDict)
+    _living: bytes | None = None
+    _count: int = 0
+    # Several threads may search; the vector index does not take additions meanwhile.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def coarse(self) -> Distance:
+        """What the index shortlists for."""
+        assert self.distance is not None
+        return coarse_of(self.distance)
+
+    # ------------------------------------------------------------ in step with the table
+
+    def sync(self, gallery: Gallery) -> None:
+        """Take in rows that came to the table, and leave out rows that went."""
+        if gallery.table.version == self.version:
+            return
+        with self._lock:
+            version, now = gallery.table.living()
+            known = self._known()
+            fresh = np.setdiff1d(now, known)
+            if len(fresh):
+                for part in np.array_split(fresh, -(-len(fresh) // _BLOCK)):
+                    self._take_in(gallery.embedding(part, self.manifest.fields), part)
+            self._settle(now, version)
+
+    def _known(self) -> Rows:
+        """All rows that it holds, also those that are gone from the table."""
+        return np.concatenate([np.zeros(0, np.int64), *(block.ids for block in self.blocks)])
+
+    def _settle(self, now: Rows, version: int) -> None:
+        """Only the rows `now` live."""
+        size = int(max(now.max(initial=-1), self._known().max(initial=-1))) + 1
+        self._alive = np.zeros(size, np.bool_)
+        self._alive[now] = True
+        self._count = len(now)
+        if self.manifest.binary:
+            self._patterns = np.zeros(size, np.uint64)
+            for block in self.blocks:
+                assert block.patterns is not None
+                self._patterns[block.ids] = block.patterns
+        self._allowed.clear()
+        self._groups.clear()
+        self._living = None
+        self.version = version
+
+    def _take_in(self, embedding: Embedding, ids: Rows) -> None:
+        vectors, patterns = vectors_of(self.coarse, embedding, self.manifest.binary)
+        if self.manifest.binary and patterns is None:
+            cause = "a crop came whose weights are neither 0 nor 1"
+            raise GalleryError(self.folder, cause, "build the index again with `glimpse gallery index --rebuild`")
+        near = self._projected(vectors)
+        self.index.add_with_ids(near, ids)
+        quick, rest = Packed(self.manifest.quick).pack(embedding), Packed(self.manifest.rest).pack(embedding)
+        self.blocks.append(_Block(ids, near.astype(np.float16), quick, rest, patterns))
+
+    def _projected(self, vectors: Tensor) -> npt.NDArray[np.float32]:
+        vectors = vectors if self.projection is None else vectors @ self.projection
+        return np.ascontiguousarray(vectors.numpy())
+
+    def __len__(self) -> int:
+        return self._count
+
+    # ------------------------------------------------------------ searching
+
+    def search(self, gallery: Gallery, probe: Probes, depth: int, where: str = "") -> Ranked:
+        """The nearest `depth` rows of one query: as exact search gives them, but for what the shortlist misses."""
+        # Threads do not pay for so little, and those of two libraries wait for each other.
+        with self._lock, one_thread():
+            library().omp_set_num_threads(1)
+            allowed = self._fitting(gallery, where)
+            fitting = len(self) if allowed is self._alive else int(np.count_nonzero(allowed))
+            rows = np.flatnonzero(allowed) if fitting <= max(SMALL, 4 * depth) else None
+            length = max(self.manifest.length, 2 * depth)
+            if len(probe.embedding) > 1 and probe.combine == "mean":  # near the mean need not be nearest to any of them
+                length *= 4
+            # The fewer crops a filter leaves, the farther apart they lie.
+            lists = self.index.nlist
+            probes = min(lists, -(-self.manifest.probes * len(self) // max(1, fitting)))
+            while rows is None:
+                rows = self._shortlisted(probe, length, probes, allowed)
+                if len(rows) < depth and probes < lists:
+                    rows, probes = None, min(lists, 4 * probes)
+            assert self.distance is not None
+            return finish(self._fetch, self.manifest.fields, self.distance, probe, rows, depth)
+
+    def _fitting(self, gallery: Gallery, where: str) -> Mask:
+        if not where:
+            return self._alive
+        key = (self.version, where)
+        if key not in self._allowed:
+            mask = np.zeros_like(self._alive)
+            fitting = gallery.table.row_ids(where)
+            mask[fitting[fitting < len(mask)]] = True  # the table may be newer
+            self._allowed[key] = mask & self._alive
+            if len(self._allowed) > _MASKS:
+                self._allowed.popitem(last=False)
+        self._allowed.move_to_end(key)
+        return self._allowed[key]
+
+    def _shortlisted(self, probe: Probes, length: int, probes: int, allowed: Mask) -> Rows:
+        found = [self.ordered(probe.embedding[i], length, probes, allowed) for i in range(len(probe.embedding))]
+        return found[0] if len(found) == 1 else np.unique(np.concatenate(found))
+
+    def ordered(self, crop: Embedding, length: int, probes: int, allowed: Mask | None = None) -> Rows:
+        """The shortlist of one crop, the best first.
+
+        Args:
+            crop: one row.
+            length: of the list.
+            probes: lists of the vector index that are looked into.
+            allowed: which rows may be in it; all that live if not given.
+        """
+        allowed = self._alive if allowed is None else allowed
+        if self.manifest.binary:
+            return self._by_pattern(crop, length, probes, allowed)
+        vector = self._projected(self.coarse.shortlist_vectors(crop))
+        return self._nearest(vector, length, probes, self._bits_of(allowed))[1]
+
+    def _bits_of(self, allowed: Mask) -> bytes | None:
+        """One bit for each row; `None` where every bit would be set."""
+        if allowed is not self._alive:
+            return _bits(allowed)
+        if self._living is None:
+            self._living = b"" if allowed.all() else _bits(allowed)
+        return self._living or None
+
+    def _nearest(
+        self, vector: npt.NDArray[np.float32], length: int, probes: int, bits: bytes | None
+    ) -> tuple[npt.NDArray[np.float32], Rows]:
+        """Inner products and row numbers of the largest, among those whose bit is set."""
+        faiss = library()
+        params = faiss.SearchParametersIVF(nprobe=probes)
+        if bits is not None:
+            held = np.frombuffer(bits, np.uint8)
+            params.sel = selector = faiss.IDSelectorBitmap(held)
+            _, found = self.index.search(vector, _WIDE * length, params=params)
+            del selector
+        else:
+            _, found = self.index.search(vector, _WIDE * length, params=params)
+        # The codes are coarse: of what they find, the vectors themselves say which are the nearest.
+        rows = found[0][found[0] >= 0]
+        near = borrowed(self._gather(rows, "near")).float()
+        products = (near @ torch.from_numpy(vector[0])).numpy()
+        if len(rows) > length:
+            best = np.argpartition(-products, length - 1)[:length]
+            rows, products = rows[best], products[best]
+        order = np.argsort(-products, kind="stable")
+        return products[order], rows[order]
+
+    def _by_pattern(self, crop: Embedding, length: int, probes: int, allowed: Mask) -> Rows:
+        """With weights of 0 and 1, crops that share as many parts with the query have one denominator: among them, the
+        order of inner products is that of the distance. One search for each number of shared parts.
+
+        Only the weights of gallery crops need be 0 or 1; for a query of others the order is near that of the distance.
+        """
+        coarse = self.coarse
+        assert isinstance(coarse, PartDistance)
+        prepared = coarse.prepare(crop)
+        unit = prepared[coarse._unit].float()
+        weights = np.ones(unit.shape[1]) if coarse._pair is None else prepared[coarse._pair][0].double().numpy()
+        vector = self._projected(unit.flatten(1))
+        bits = np.uint64(1) << np.arange(len(weights), dtype=np.uint64)
+        groups = self._shared(int(bits[weights > 0].sum()))
+        values, rows = [], []
+        for shared, (mask, packed) in groups.items():
+            if not shared:
+                continue
+            products, found = self._nearest(
+                vector, length, probes, packed if allowed is self._alive else _bits(mask & allowed)
+            )
+            sums = ((self._patterns[found, None] & bits) > 0) @ weights
+            values.append(1.0 - products / sums if coarse.normalise else sums - products)
+            rows.append(found)
+        every = np.concatenate([np.zeros(0, np.int64), *rows])
+        if values:
+            every = every[np.argsort(np.concatenate(values), kind="stable")[:length]]
+        if len(every) < length and 0 in groups:  # then come those that share nothing, all as far as can be
+            every = np.concatenate([every, np.flatnonzero(groups[0][0] & allowed)[: length - len(every)]])
+        return every
+
+    def _shared(self, pattern: int) -> dict[int, tuple[Mask, bytes]]:
+        """Living rows by how many parts they share with a query that shows `pattern`."""
+        found: dict[int, tuple[Mask, bytes]] = {}
+        counts: npt.NDArray[np.uint8] | None = None
+        for shared in range(pattern.bit_count() + 1):
+            key = (pattern, shared)
+            if key not in self._groups:
+                counts = np.bitwise_count(self._patterns & np.uint64(pattern)) if counts is None else counts
+                mask = (counts == shared) & self._alive
+                self._groups[key] = (mask, _bits(mask))
+                if len(self._groups) > _MASKS:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end(key)
+            group = self._groups[key]
+            if group[0].any():
+                found[shared] = group
+        return found
+
+    def _fetch(self, rows: Rows, fields: Sequence[Field]) -> Embedding:
+        """Stored embeddings of some rows, in the order of `rows`."""
+        wanted = {each.name for each in fields}
+        tensors: dict[str, Tensor] = {}
+        for packed, which in ((Packed(self.manifest.quick), "quick"), (Packed(self.manifest.rest), "rest")):
+            names = wanted & {each.name for each in packed.fields}
+            if names:
+                tensors |= packed.unpack(self._gather(rows, which), names=names).tensors
+        return Embedding(tensors, self.manifest.made_by)
+
+    def _gather(self, rows: Rows, which: str) -> npt.NDArray[np.float16]:
+        blocks = [(block.ids, getattr(block, which)) for block in self.blocks]
+        out = np.empty((len(rows), blocks[0][1].shape[1]), np.float16)
+        for ids, values in blocks:
+            # Rows that were never deleted are numbered without a gap, and need not be sought.
+            whole = len(ids) and ids[-1] - ids[0] + 1 == len(ids)
+            place = rows - ids[0] if whole else np.searchsorted(ids, rows)
+            place[(place < 0) | (place >= len(ids))] = 0
+            here = ids[place] == rows
+            if here.all():
+                return np.take(values, place, axis=0)
+            out[here] = values[place[here]]
+        return out
+
+    # ------------------------------------------------------------ on disk
+
+    def save(self, strike: Callable[[Collection[str]], None] = lambda kept: None) -> None:
+        """Write what came since the index was opened, without what was deleted.
+
+        Args:
+            strike: called with the names of the files that stay as they are, before the others are removed or replaced.
+
+        Raises:
+            GalleryError: it cannot be written.
+        """
+        with written(str(self.folder)):
+            kept: list[_Block] = []
+            for block in self.blocks:
+                alive = self._alive[block.ids]
+                if block.name and alive.all():
+                    kept.append(block)
+                elif alive.any():
+                    kept.append(self._write(_only(block, alive)))
+            if not self._alive[self._known()].all():
+                # Removing alone would leave codes behind in the padding of lists.
+                self.index.reset()
+                for block in kept:
+                    for part in np.array_split(np.arange(len(block.ids)), -(-len(block.ids) // _BLOCK)):
+                        self.index.add_with_ids(block.near[part].astype(np.float32), block.ids[part])
+            self.blocks = _joined(kept, self._write)
+            name = f"vectors-{uuid.uuid4().hex[:12]}.faiss"
+            library().write_index(self.index, str(self.folder / name))
+            segments = tuple(Segment(name=block.name, rows=len(block.ids)) for block in self.blocks)
+            self.manifest = self.manifest.model_copy(update={"vectors": name, "segments": segments})
+            strike(_files_of(self.manifest))
+            write_text(self.folder / MANIFEST, self.manifest.model_dump_json(indent=1) + "\n")
+            _clean(self.folder, self.manifest)
+
+    def _write(self, block: _Block) -> _Block:
+        """A block in files of its own, which are mapped."""
+        name = f"rows-{uuid.uuid4().hex[:12]}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for which in _KINDS:
+            getattr(block, which).tofile(self.folder / f"{name}.{which}")
+        np.savez(self.folder / f"{name}.npz", ids=block.ids, patterns=_or_none(block.patterns))
+        return _mapped(self.folder, Segment(name=name, rows=len(block.ids)), self.manifest)
+
+
+def open_shortlist(gallery: Gallery, distance: Distance) -> Shortlist | None:
+    """The gallery's index for a distance, in step with the table; `None` if there is none for it.
+
+    Raises:
+        GalleryError: it is damaged.
+    """
+    folder = _folder(gallery)
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.made_by != gallery.info.made_by or manifest.coarse != repr(coarse_of(distance)):
+        return None
+    needed = {each.name for each in read_by(distance, gallery.info.fields)}
+    if not needed <= {each.name for each in (*manifest.quick, *manifest.rest)}:
+        return None
+    faiss = library()
+    try:
+        index = faiss.read_index(str(folder / manifest.vectors))
+        projection = np.load(folder / manifest.projection) if manifest.projection else None
+        blocks = [_mapped(folder, segment, manifest) for segment in manifest.segments]
+        if index.ntotal != sum(segment.rows for segment in manifest.segments):
+            raise ValueError(f"{manifest.vectors} is of another index")
+    # A damaged file can make its reader say anything.
+    except Exception as error:
+        # Another process may have written a newer one between the two readings.
+        if read_manifest(folder) != manifest:
+            return open_shortlist(gallery, distance)
+        cause = f"a file of the index cannot be read ({first_line(error)})"
+        raise GalleryError(folder, cause, "build it again with `glimpse gallery index --rebuild`") from error
+    found = Shortlist(
+        folder, manifest, distance, index, None if projection is None else torch.from_numpy(projection), blocks
+    )
+    found.sync(gallery)
+    return found
+
+
+def build(
+    gallery: Gallery,
+    distance: Distance,
+    *,
+    recall: float = 0.99,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Shortlist:
+    """Index a gallery for fast search, and choose how far it looks by measuring on the gallery itself.
+
+    The caller keeps others from building at the same time, and saves what it gets.
+
+    Args:
+        gallery: in a folder, not empty.
+        distance: that will be searched by.
+        recall: share of the ten nearest that is to be found, on average.
+        seed: of the crops that it is measured with.
+        progress: called with the number of crops done since the last call.
+
+    Raises:
+        ConfigError: `recall` is no share.
+        GalleryError: the gallery is empty or in an object store, or the index cannot be written.
+    """
+    if not 0.0 < recall <= 1.0:
+        raise ConfigError("recall", f"{recall} is no share", "give a number above 0, at most 1")
+    start = time.monotonic()
+    folder = _folder(gallery)
+    gallery.table.refresh()
+    ids = gallery.table.row_ids()
+    if not len(ids):
+        raise GalleryError(gallery.where, "is empty, and there is nothing to index", "add crops first")
+    coarse = coarse_of(distance)
+    fields = read_by(distance, gallery.info.fields)
+    quick = read_by(coarse, fields)
+    rest = tuple(each for each in fields if each not in quick)
+    generator = np.random.default_rng(seed)
+    lists = int(np.clip(2 * len(ids) ** 0.5, 1, max(1, len(ids) // 39)))
+    sample = np.sort(generator.choice(ids, min(len(ids), max(_SAMPLE * lists, 4096)), replace=False))
+    vectors, binary = _sampled(gallery, coarse, quick, sample)
+    projection = _directions(vectors)
+    learnt = vectors if projection is None else vectors @ projection
+    faiss = library()
+    dims = learnt.shape[1]
+    kind = f"PQ{dims // 2}x4fs" if dims % 2 == 0 and len(sample) >= 4096 else "Flat"
+    index = faiss.index_factory(dims, f"IVF{lists},{kind}", faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter = 10
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index.train(np.ascontiguousarray(learnt.numpy()))
+    with written(gallery.where):
+        folder.mkdir(parents=True, exist_ok=True)
+    directions = ""
+    if projection is not None:
+        directions = f"projection-{uuid.uuid4().hex[:12]}.npy"
+        with written(gallery.where):
+            np.save(folder / directions, projection.numpy())
+    manifest = Manifest(
+        made_by=gallery.info.made_by,
+        coarse=repr(coarse),
+        binary=binary,
+        quick=quick,
+        rest=rest,
+        vectors="",
+        projection=directions,
+        dims=dims,
+        segments=(),
+        probes=8,
+        length=200,
+    )
+    made = Shortlist(folder, manifest, distance, index, projection, [])
+    with written(gallery.where):
+        made.blocks = [_indexed(made, gallery, progress)]
+    made._settle(made.blocks[0].ids, gallery.table.version)
+    made.manifest = made.manifest.model_copy(update={"seconds": time.monotonic() - start})
+    tune(made, gallery, recall, seed=seed)
+    return made
+
+
+def _indexed(made: Shortlist, gallery: Gallery, progress: Callable[[int], None] | None) -> _Block:
+    """All rows of the table in one segment, and in the vector index."""
+    name = f"rows-{uuid.uuid4().hex[:12]}"
+    quick, rest = Packed(made.manifest.quick), Packed(made.manifest.rest)
+    fields = made.manifest.fields
+    ids: list[Rows] = []
+    patterns: list[npt.NDArray[np.uint64]] = []
+    coarse = made.coarse
+    with ExitStack() as stack:
+        near, first, second = (stack.enter_context(open(made.folder / f"{name}.{kind}", "wb")) for kind in _KINDS)
+        for block in gallery.table.blocks([each.column for each in fields], rows=_BLOCK):
+            embedding = to_embedding(block, fields, made.manifest.made_by)
+            rows = block.column("_rowid").to_numpy().astype(np.int64)
+            vectors, shown = vectors_of(coarse, embedding, made.manifest.binary)
+            if made.manifest.binary and shown is None:
+                # The sample was binary and the gallery is not: shortlist as for any weights.
+                made.manifest = made.manifest.model_copy(update={"binary": False})
+                made.index.reset()
+                return _indexed(made, gallery, progress)
+            projected = made._projected(vectors)
+            made.index.add_with_ids(projected, rows)
+            projected.astype(np.float16).tofile(near)
+            quick.pack(embedding).tofile(first)
+            rest.pack(embedding).tofile(second)
+            ids.append(rows)
+            patterns += [shown] if shown is not None else []
+            if progress is not None:
+                progress(len(rows))
+    every = np.concatenate(ids)
+    np.savez(made.folder / f"{name}.npz", ids=every, patterns=_or_none(np.concatenate(patterns) if patterns else None))
+    block_ = _mapped(made.folder, Segment(name=name, rows=len(every)), made.manifest)
+    return block_ if (every[1:] > every[:-1]).all() else made._write(_only(block_, np.argsort(every)))
+
+
+def tune(made: Shortlist, gallery: Gallery, recall: float, *, seed: int = 0) -> None:
+    """Choose how many lists are looked into and how long the shortlist is: the quickest that reach `recall`.
+
+    Crops of the gallery are the queries; each is left out of its own hits. What exact search finds is the truth.
+    """
+    generator = np.random.default_rng((seed, 1))
+    ids = np.flatnonzero(made._alive)
+    chosen = np.sort(generator.choice(ids, min(QUERIES, len(ids)), replace=False))
+    k = min(K, len(ids) - 1)
+    fields = made.manifest.fields
+    queries = Probes.single(made._fetch(chosen, fields))
+    if k < 1:
+        return
+    assert made.distance is not None
+    exact = search_exactly(gallery.table, fields, made.manifest.made_by, made.distance, queries, k + 1)
+    truth = [_others(found.row_ids, own)[:k] for found, own in zip(exact, chosen, strict=True)]
+    lists = int(made.index.nlist)
+    best: tuple[bool, float, Manifest] | None = None  # whether it finds enough, how good it is, what it is
+
+    def tried(probes: int, length: int) -> Measured:
+        """What a setting gives; the best is kept: of those that find enough the quickest, else what finds most."""
+        nonlocal best
+        made.manifest = made.manifest.model_copy(update={"probes": probes, "length": length})
+        found = _measure(made, gallery, queries, chosen, truth, k, recall)
+        enough = found.recall >= recall
+        merit = -found.milliseconds[0] if enough else found.recall
+        if best is None or (enough, merit) > best[:2]:
+            best = (enough, merit, made.manifest.model_copy(update={"measured": found}))
+        return found
+
+    for probes in sorted({min(each, lists) for each in _PROBES}):
+        places = [_places(made.ordered(queries[i].embedding, _LONG, probes), true) for i, true in enumerate(truth)]
+        # A list so long flatters the codes, so that what it promises is tried, and longer ones after it.
+        for length in (each for each in _LENGTHS if np.mean([np.mean(place < each) for place in places]) >= recall):
+            found = tried(probes, length)
+            if found.recall >= recall or (best is not None and best[0] and -best[1] < found.milliseconds[0]):
+                break
+    if best is None or not best[0]:
+        for length in _LENGTHS[-3:]:
+            if tried(min(lists, _PROBES[-1]), length).recall >= recall:
+                break
+    assert best is not None
+    made.manifest = best[2]
+
+
+def _measure(
+    made: Shortlist, gallery: Gallery, queries: Probes, chosen: Rows, truth: Sequence[Rows], k: int, target: float
+) -> Measured:
+    times, shares = [], []
+    for i, true in enumerate(truth):
+        start = time.perf_counter()
+        found = made.search(gallery, queries[i], k + 1)
+        times.append(1e3 * (time.perf_counter() - start))
+        shares.append(np.isin(true, _others(found.row_ids, chosen[i])[:k]).mean())
+    return Measured(
+        recall=float(np.mean(shares)),
+        k=k,
+        queries=len(truth),
+        milliseconds=(float(np.percentile(times, 50)), float(np.percentile(times, 99))),
+        target=target,
+        crops=len(made),
+    )
+
+
+def _others(rows: Rows, own: np.int64) -> Rows:
+    others: Rows = rows[rows != own]
+    return others
+
+
+def _places(ordered: Rows, true: Rows) -> npt.NDArray[np.int64]:
+    """Where in a shortlist the true ones stand; behind its end if they do not."""
+    place = {int(row): i for i, row in enumerate(ordered)}
+    return np.array([place.get(int(row), 1 << 30) for row in true])
+
+
+def vectors_of(coarse: Distance, embedding: Embedding, binary: bool) -> tuple[Tensor, npt.NDArray[np.uint64] | None]:
+    """Vectors `[n, d]` float32 for the index and, if all weights are 0 or 1, which parts each crop shows, as bits.
+
+    With `binary` off, or where weights are others, the vectors are the distance's `shortlist_vectors`.
+    """
+    if binary and isinstance(coarse, PartDistance):
+        weights = None if coarse.weights is None else embedding[coarse.weights].float()
+        parts = embedding[coarse.parts]
+        shown = torch.ones(parts.shape[:2]) if weights is None else weights
+        if shown.shape[1] <= 63 and bool(((shown == 0) | (shown == 1)).all()):
+            prepared = coarse.prepare(embedding)
+            bits = (shown.to(torch.int64) << torch.arange(shown.shape[1])).sum(1)
+            return prepared[coarse._unit].float().flatten(1), bits.numpy().astype(np.uint64)
+    return coarse.shortlist_vectors(embedding), None
+
+
+def _sampled(gallery: Gallery, coarse: Distance, quick: Sequence[Field], sample: Rows) -> tuple[Tensor, bool]:
+    """Vectors of some rows, and whether their weights are all 0 or 1."""
+    parts: list[Tensor] = []
+    binary = True
+    for rows in np.array_split(sample, -(-len(sample) // _BLOCK)):
+        vectors, shown = vectors_of(coarse, gallery.embedding(rows, quick), binary)
+        if binary and shown is None:
+            if parts:
+                return _sampled_plain(gallery, coarse, quick, sample), False
+            binary = False
+        parts.append(vectors)
+    return torch.cat(parts), binary
+
+
+def _sampled_plain(gallery: Gallery, coarse: Distance, quick: Sequence[Field], sample: Rows) -> Tensor:
+    blocks = np.array_split(sample, -(-len(sample) // _BLOCK))
+    return torch.cat([vectors_of(coarse, gallery.embedding(rows, quick), False)[0] for rows in blocks])
+
+
+def _directions(vectors: Tensor) -> Tensor | None:
+    """The strongest directions of some vectors, `[d, DIMS]`; `None` if they have no more numbers than that.
+
+    Not centred: inner products are to be kept, not variances.
+    """
+    if vectors.shape[1] <= DIMS:
+        return None
+    some = vectors[torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:20_000]]
+    _, found = torch.linalg.eigh((some.T @ some).double())
+    strongest: Tensor = found[:, -DIMS:]
+    return strongest.float().contiguous()
+
+
+def _mapped(folder: Path, segment: Segment, manifest: Manifest) -> _Block:
+    """The files of a segment."""
+    with np.load(folder / f"{segment.name}.npz") as held:
+        ids, patterns = held["ids"], held["patterns"]
+
+    def rows(which: Literal["near", "quick", "rest"]) -> npt.NDArray[np.float16]:
+        width = manifest.dims if which == "near" else Packed(getattr(manifest, which)).width
+        path = folder / f"{segment.name}.{which}"
+        if os.path.getsize(path) != 2 * width * segment.rows:
+            raise ValueError(f"{path} has not {segment.rows} rows")
+        if not width:
+            return np.zeros((segment.rows, 0), np.float16)
+        return np.memmap(path, np.float16, "r", shape=(segment.rows, width))
+
+    shown = patterns if len(patterns) == len(ids) else None
+    return _Block(ids, rows("near"), rows("quick"), rows("rest"), shown, segment.name)
+
+
+def _only(block: _Block, rows: npt.NDArray[Any]) -> _Block:
+    patterns = None if block.patterns is None else block.patterns[rows]
+    return _Block(block.ids[rows], block.near[rows], block.quick[rows], block.rest[rows], patterns)
+
+
+def _joined(blocks: list[_Block], write: Callable[[_Block], _Block]) -> list[_Block]:
+    """Small blocks in a row as one, so that there are few files."""
+    out: list[_Block] = []
+    for block in blocks:
+        if out and len(out[-1].ids) < 4 * _BLOCK and len(block.ids) < 4 * _BLOCK:
+            last = out.pop()
+            patterns = None
+            if last.patterns is not None and block.patterns is not None:
+                patterns = np.concatenate([last.patterns, block.patterns])
+            block = write(
+                _Block(
+                    np.concatenate([last.ids, block.ids]),
+                    np.concatenate([last.near, block.near]),
+                    np.concatenate([last.quick, block.quick]),
+                    np.concatenate([last.rest, block.rest]),
+                    patterns,
+                )
+            )
+        out.append(block)
+    return out
+
+
+def _files_of(manifest: Manifest) -> set[str]:
+    """Names of the files that belong to an index, beside its manifest."""
+    ends = (*_KINDS, "npz")
+    of_rows = {f"{segment.name}.{end}" for segment in manifest.segments for end in ends}
+    return {manifest.vectors, manifest.projection} | of_rows
+
+
+def _clean(folder: Path, manifest: Manifest) -> None:
+    """Remove files that the manifest does not name; processes that have them open keep what they see."""
+    kept = {MANIFEST} | _files_of(manifest)
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
+
+
+def scrub(folder: Path, table: Table, strike: Callable[[Collection[str]], None] = lambda kept: None) -> None:
+    """Take out of an index the rows that the table has no more; all of it if it cannot be read, or is left empty.
+
+    The index need not be opened for a distance: embeddings and vectors go by their row numbers.
+
+    Args:
+        folder: of the index.
+        table: in step with it.
+        strike: see `Shortlist.save`.
+    """
+    if not folder.exists():
+        return
+    try:
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        blocks = [_mapped(folder, segment, manifest) for segment in manifest.segments]
+        index = library().read_index(str(folder / manifest.vectors))
+        made = Shortlist(folder, manifest, None, index, None, blocks)
+    # Missing, damaged, or without the library to read it.
+    except Exception:
+        _remove(folder, strike)
+        return
+    known = made._known()
+    made._settle(table.row_ids(), table.version)
+    if made._alive[known].all():
+        strike({*_files_of(manifest), MANIFEST})
+        _clean(folder, manifest)
+    elif made._alive[known].any():
+        made.save(strike)
+    else:
+        _remove(folder, strike)
+
+
+def _remove(folder: Path, strike: Callable[[Collection[str]], None]) -> None:
+    """All of an index, its manifest first, so that it is never there by halves."""
+    strike(())
+    with written(str(folder)):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+
+
+def _folder(gallery: Gallery) -> Path:
+    if gallery.folder is None:
+        cause = "is in an object store, and an index lies in a folder"
+        raise GalleryError(gallery.where, cause, "search exactly, on many machines (--ray), or copy it to a folder")
+    return gallery.folder / INDEX
+
+
+def _bits(mask: Mask) -> bytes:
+    return np.packbits(mask, bitorder="little").tobytes()
+
+
+def _or_none(patterns: npt.NDArray[np.uint64] | None) -> npt.NDArray[np.uint64]:
+    return np.zeros(0, np.uint64) if patterns is None else patterns
+
+
+def library() -> Any:
+    """FAISS.
+
+    Raises:
+        GalleryError: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        remedy = "install the extra: pip install 'glimpse-reid[gallery]', or search exactly"
+        raise GalleryError("gallery index", f"needs what is not installed ({error.name})", remedy) from error
+    return faiss
