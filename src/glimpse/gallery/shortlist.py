@@ -750,6 +750,8 @@ def _mapped(folder: Path, segment: Segment, manifest: Manifest) -> _Block:
             return np.zeros((segment.rows, 0), np.float16)
         return np.memmap(path, np.float16, "r", shape=(segment.rows, width))
 
+    if len(ids) != segment.rows or (manifest.binary and len(patterns) != len(ids)):
+        raise ValueError(f"{segment.name}.npz has not {segment.rows} rows")
     shown = patterns if len(patterns) == len(ids) else None
     return _Block(ids, rows("near"), rows("quick"), rows("rest"), shown, segment.name)
 
