@@ -451,7 +451,8 @@ class Shortlist:
                         self.index.add_with_ids(block.near[part].astype(np.float32), block.ids[part])
             self.blocks = _joined(kept, self._write)
             name = f"vectors-{uuid.uuid4().hex[:12]}.faiss"
-            library().write_index(self.index, str(self.folder / name))
+            with open(self.folder / name, "wb") as file:  # not by its name: FAISS only prints that it cannot close it
+                library().write_index(self.index, library().PyCallbackIOWriter(file.write, 1 << 20))
             segments = tuple(Segment(name=block.name, rows=len(block.ids)) for block in self.blocks)
             self.manifest = self.manifest.model_copy(update={"vectors": name, "segments": segments})
             strike(_files_of(self.manifest))
@@ -463,7 +464,8 @@ class Shortlist:
         name = f"rows-{uuid.uuid4().hex[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
         for which in _KINDS:
-            getattr(block, which).tofile(self.folder / f"{name}.{which}")
+            with open(self.folder / f"{name}.{which}", "wb") as file:
+                file.write(_bytes(getattr(block, which)))
         np.savez(self.folder / f"{name}.npz", ids=block.ids, patterns=_or_none(block.patterns))
         return _mapped(self.folder, Segment(name=name, rows=len(block.ids)), self.manifest)
 
@@ -600,9 +602,9 @@ def _indexed(made: Shortlist, gallery: Gallery, progress: Callable[[int], None] 
                 return _indexed(made, gallery, progress)
             projected = made._projected(vectors)
             made.index.add_with_ids(projected, rows)
-            projected.astype(np.float16).tofile(near)
-            quick.pack(embedding).tofile(first)
-            rest.pack(embedding).tofile(second)
+            near.write(_bytes(projected.astype(np.float16)))
+            first.write(_bytes(quick.pack(embedding)))
+            second.write(_bytes(rest.pack(embedding)))
             ids.append(rows)
             patterns += [shown] if shown is not None else []
             if progress is not None:
@@ -754,6 +756,11 @@ def _mapped(folder: Path, segment: Segment, manifest: Manifest) -> _Block:
         raise ValueError(f"{segment.name}.npz has not {segment.rows} rows")
     shown = patterns if len(patterns) == len(ids) else None
     return _Block(ids, rows("near"), rows("quick"), rows("rest"), shown, segment.name)
+
+
+def _bytes(rows: npt.NDArray[Any]) -> memoryview:
+    """What a file is given: written by Python, as `ndarray.tofile` is silent if the last bytes find no room."""
+    return np.ascontiguousarray(rows).data
 
 
 def _only(block: _Block, rows: npt.NDArray[Any]) -> _Block:

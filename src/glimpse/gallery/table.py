@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -32,6 +33,9 @@ ROWS = 1 << 20
 
 TRIES = 20
 """How often reading starts again because another process has compacted the table meanwhile."""
+
+_VERSIONS, _HINT = "_versions", "latest_version_hint.json"
+"""Folder of what names the files of each version, and a file there that says which is the newest."""
 
 Result = TypeVar("Result")
 
@@ -173,7 +177,7 @@ class Table:
             GalleryError: they cannot be written.
         """
         lance = library()
-        with written(self.uri):
+        with self._whole():
             self.dataset = lance.write_dataset(
                 rows, self.dataset, mode="append", data_storage_version=STORAGE, storage_options=self.options
             )
@@ -256,17 +260,17 @@ class Table:
 
     def delete(self, where: str) -> None:
         """Mark the rows that fit as gone; their bytes stay until `compact`."""
-        with written(self.uri):
+        with self._whole():
             self.dataset.delete(where)
 
     def update(self, values: Mapping[str, str], where: str) -> None:
         """Set columns, by SQL expressions, of the rows that fit."""
-        with written(self.uri):
+        with self._whole():
             self.dataset.update(dict(values), where=where)
 
     def rewrite(self) -> None:
         """Write small fragments together, and without the deleted rows."""
-        with written(self.uri):
+        with self._whole():
             self.dataset.optimize.compact_files(
                 target_rows_per_fragment=ROWS, materialize_deletions=True, materialize_deletions_threshold=0.0
             )
@@ -280,6 +284,57 @@ class Table:
             # Files that no version names are left over from a process that was killed, or another is writing them now:
             # not in a folder, where writers wait for each other.
             self.dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=is_local(self.uri))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Write, and take it back if a file of it is shorter than Lance meant it to be.
+
+        Lance may take a small file for written of which a full disk took the first bytes only. In a folder writers
+        wait for each other, so that the newest version is the one that was just made.
+
+        Raises:
+            GalleryError: it could not be written; the table is as it was.
+        """
+        if not is_local(self.uri):
+            with written(self.uri):
+                yield
+            return
+        folder = Path(local_path(self.uri), NAME)
+        before = set(os.listdir(folder / _VERSIONS))
+        there = {each.fragment_id: _files(each) for each in self.dataset.get_fragments()}
+        try:
+            with written(self.uri):
+                yield
+                for each in self.dataset.get_fragments():
+                    if there.get(each.fragment_id) != _files(each):
+                        _read_ends(folder, each)
+        except GalleryError:
+            # Removing needs no room. Without the hint Lance looks the newest version up.
+            for name in (*set(os.listdir(folder / _VERSIONS)) - before, _HINT):
+                (folder / _VERSIONS / name).unlink(missing_ok=True)
+            self.dataset = library().dataset(f"{self.uri}/{NAME}", storage_options=self.options)
+            raise
+
+
+def _files(fragment: Any) -> tuple[str, ...]:
+    """What a fragment is made of."""
+    deleted = fragment.metadata.deletion_file
+    named = (deleted.path(fragment.fragment_id),) if deleted else ()
+    return (*(file.path for file in fragment.data_files()), *named)
+
+
+def _read_ends(folder: Path, fragment: Any) -> None:
+    """See that the files of a fragment are whole.
+
+    Raises:
+        OSError: one is not.
+    """
+    for file in fragment.data_files():
+        size = (folder / "data" / file.path).stat().st_size
+        if size != file.file_size_bytes:
+            raise OSError(errno.ENOSPC, f"No space left: {file.path} has {size} of {file.file_size_bytes} bytes")
+    if fragment.metadata.deletion_file:
+        fragment.scanner(columns=[], with_row_id=True).to_table()
 
 
 @contextmanager
