@@ -30,8 +30,9 @@ lint: $(READY) ## check style, types and the order of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A process for each core, with a thread each: they would wait for one another.
 test: lint ## lint, then run every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 format: $(READY) ## put the code in the house style
 	$(BIN)/ruff check --fix .

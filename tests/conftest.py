@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Tables are as wide as where the output is no terminal; pytest-xdist says 80 columns.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
