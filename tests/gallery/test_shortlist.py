@@ -89,8 +89,8 @@ def compared(gallery: Gallery, distance: Distance, queries: Probes, depth: int, 
         for row, value in zip(other.row_ids.tolist(), other.distance.tolist(), strict=True):
             if row in values and not isinstance(distance, Cascade):
                 assert value == pytest.approx(values[row], abs=1e-5)
-        shares.append(np.isin(one.row_ids, other.row_ids).mean())
-    return float(np.mean(shares))
+        shares += [np.isin(one.row_ids, other.row_ids).mean()] if len(one) else []
+    return float(np.mean(shares)) if shares else 1.0
 
 
 ROWS = 5000
@@ -196,8 +196,9 @@ def test_other_distances(name: str, people: Path, tmp_path: Path) -> None:
 def test_long_vectors_are_projected(tmp_path: Path) -> None:
     gallery = gallery_of(tmp_path / "gallery", crowd(1500, 1, wide=5))
     manifest = gallery.index(PART, recall=0.95)
-    assert manifest.dims == shortlist.DIMS < 4 * 16 * 5
-    assert (tmp_path / "gallery" / "index" / manifest.projection).exists()
+    assert (manifest.products, manifest.sums) == (shortlist.DIMS, 4)
+    assert manifest.products < 4 * 16 * 5
+    assert (tmp_path / "gallery" / "index" / manifest.directions).exists()
     fill(gallery, crowd(300, 3, wide=5), 10_000)
     queries = Probes.single(crowd(20, 2, wide=5))
     assert compared(gallery, PART, queries, 10) >= 0.9
@@ -241,7 +242,7 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gallery = gallery_of(folder, crowd(1500, 1, binary=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shortlist, "QUERIES", 10)
-        assert gallery.index(PART, recall=1.0).binary
+        gallery.index(PART, recall=1.0)
     return folder
 
 
@@ -260,25 +261,37 @@ def test_crops_go_by_what_they_show(binary: Path, tmp_path: Path, normalise: boo
             assert np.allclose(one.distance, other.distance, atol=1e-6)
 
 
-def test_one_search_for_each_number_of_shared_parts(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery = Gallery.open(binary, audit=False)
-    index = everywhere(gallery, PART)
-    held: list[int] = []
-    nearest = Shortlist._nearest
+def test_the_level_of_a_query_is_found_whatever_was_guessed(people: Path) -> None:
+    gallery = Gallery.open(people, audit=False)
+    index = gallery.shortlist(PART)
+    assert index is not None
+    true = [each.row_ids for each in gallery.nearest(PART, QUESTIONS, 10, mode="exact")]
 
-    def watched(self: Shortlist, vector: Any, length: int, probes: int, bits: bytes | None) -> Any:
-        found = nearest(self, vector, length, probes, bits)
-        held.append(len(found[1]))
-        return found
+    def share(level: float) -> float:
+        index.manifest = index.manifest.model_copy(update={"level": level, "length": 50, "probes": index.index.nlist})
+        found = [index.ordered(QUESTIONS[i].embedding, 50, index.index.nlist) for i in range(len(QUESTIONS))]
+        return float(np.mean([np.isin(one, other).mean() for one, other in zip(true, found, strict=True)]))
 
-    monkeypatch.setattr(Shortlist, "_nearest", watched)
-    query = crowd(1, 5, binary=True)
-    query["weights"][0] = torch.tensor([1.0, 0.0, 1.0, 1.0])
-    index.search(gallery, Probes.single(query), 10)
-    assert len(held) == 3  # one, two or three parts; the last is shared by all
-    shown = torch.cat([crowd(1500, 1, binary=True)["weights"]])
-    shared = (shown * query["weights"]).sum(1)
-    assert sorted(held) == sorted(min(1000, int((shared == n).sum())) for n in (1, 2, 3))
+    assert 0.2 < index.manifest.level < 0.9
+    assert share(index.manifest.level) >= 0.99
+    assert min(share(-1.0), share(0.99)) >= 0.98
+
+
+def test_the_level_matters(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = Gallery.open(people, audit=False)
+    index = gallery.shortlist(PART)
+    assert index is not None
+    monkeypatch.setattr(shortlist, "_WIDE", 1)
+    crop = QUESTIONS[0].embedding
+    lists = index.index.quantizer.search(index._vectors(crop), index.index.nlist)[1]
+    exact = gallery.nearest(PART, QUESTIONS[0], 100, mode="exact")[0]
+    level = 1.0 - float(exact.distance[-1])
+    held = [
+        np.isin(exact.row_ids, index._pool(index._asked(crop), each, 150, lists, None)).mean()
+        for each in (level, -1.0, 1.0)
+    ]
+    assert held[0] > 0.8
+    assert max(held[1:]) < held[0] - 0.1
 
 
 def test_a_query_with_other_weights_finds_its_nearest_too(binary: Path) -> None:
@@ -309,35 +322,13 @@ def test_crops_that_share_nothing_come_last_in_their_order(tmp_path: Path) -> No
     assert nothing.row_ids.tolist() == list(range(80))
 
 
-def test_a_crop_of_other_weights_asks_for_a_new_index(binary: Path, tmp_path: Path) -> None:
+def test_crops_of_other_weights_are_taken_in(binary: Path, tmp_path: Path) -> None:
     gallery = own(binary, tmp_path)
-    fill(gallery, crowd(5, 3), 10_000)
-    said = r"a crop came whose weights are neither 0 nor 1\. Remedy: build the index again with `glimpse gallery index"
-    with pytest.raises(GalleryError, match=said):
-        gallery.nearest(PART, QUESTIONS, 3)
-    with pytest.raises(GalleryError, match=said):
-        gallery.index(PART)
-    assert len(gallery.nearest(PART, QUESTIONS, 3, mode="exact")[0]) == 3
-    assert not gallery.index(PART, rebuild=True).binary
-    assert compared(gallery, PART, QUESTIONS, 10) >= 0.8
-
-
-def test_weights_that_the_sample_did_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = crowd(5000, 1, binary=True)
-    rows["weights"][4999] = 0.5
-    gallery = gallery_of(tmp_path / "gallery", rows)
-    sampled = shortlist._sampled
-    seen: list[bool] = []
-
-    def without_the_last(gallery: Gallery, coarse: Distance, quick: Any, sample: Any) -> Any:
-        found = sampled(gallery, coarse, quick, sample[sample < 4999])
-        seen.append(found[1])
-        return found
-
-    monkeypatch.setattr(shortlist, "_sampled", without_the_last)
-    assert not gallery.index(PART, recall=0.9).binary
-    assert seen == [True]
-    assert compared(gallery, PART, Probes.single(crowd(10, 2, binary=True)), 10) >= 0.8
+    fill(gallery, crowd(500, 3), 10_000)
+    everywhere(gallery, PART)
+    assert compared(gallery, PART, QUESTIONS, 10) == 1.0
+    gallery.index(PART)
+    assert compared(gallery, PART, QUESTIONS, 10) >= 0.95
     assert gallery.verify().problems == ()
 
 
@@ -597,8 +588,7 @@ def traces(number: int, index: Shortlist | None = None) -> dict[str, bytes]:
     crop = known(number)
     found |= {"source": (crop.source or "").encode(), "picture": picture(number), "id": crop.id.encode()}
     if index is not None:
-        vectors = index._projected(PART.shortlist_vectors(row))
-        found["vector"] = vectors.astype(np.float16).tobytes()
+        found["vector"] = index._gather(np.array([number]), "near").tobytes()
     return found
 
 

@@ -1,7 +1,10 @@
 """Fast search: an index of vectors in memory finds a few rows, and their stored embeddings decide among them.
 
-No vector index can hold a distance whose denominator depends on the pair. It can hold a vector whose inner product is
-near enough to shortlist, and how long the shortlist must be is measured on the gallery itself.
+No vector index can hold a distance whose denominator depends on the pair. But a pair is nearer than a given level
+exactly where a difference is positive, and that is an inner product: `s / w > t` where `s - t w > 0`. So a query is
+searched twice: with the level of its neighbours guessed, which finds their level, and with that. How far the search
+looks, and how long the shortlist must be, is measured on the gallery itself. (The level is the parameter of
+Dinkelbach's method for ratios, Management Science 13(7), 1967.)
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +33,9 @@ from glimpse.files import write_text
 from glimpse.gallery.exact import Probes, Ranked, coarse_of, finish, search_exactly
 from glimpse.gallery.fields import Field, Packed, borrowed, read_by, to_embedding
 from glimpse.gallery.table import INDEX, MANIFEST, first_line, written
+from glimpse.matching.cascade import Cascade
 from glimpse.matching.distance import Distance
-from glimpse.matching.kernels import PartDistance
+from glimpse.matching.kernels import EPS, PartDistance
 from glimpse.processes import one_thread
 from glimpse.records import Record
 
@@ -48,13 +52,15 @@ QUERIES = 200
 SMALL = 4096
 """Where a filter leaves no more rows than this, they are all compared."""
 
-_PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _LENGTHS = (30, 50, 75, 100, 150, 200, 250, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 6400)
 _BLOCK = 16384
 _SAMPLE = 64
 """Vectors per list that the lists are learnt from."""
 _WIDE = 8
 """So many times the shortlist is taken by codes of 4 bits, before the vectors themselves choose."""
+_LOOK = 32
+"""Lists that are looked into for the level of a query's neighbours, at most."""
 _MASKS = 64
 _LONG = 800
 """Length of the list in which the places of the true neighbours are looked up."""
@@ -103,11 +109,13 @@ class Manifest(Record):
     Attributes:
         made_by: weights of the gallery.
         coarse: the distance that it shortlists for, as text.
-        binary: whether all weights are 0 or 1, so that crops are searched by what they show.
         quick, rest: fields that shortlisted rows are compared by, and those that the best of them are.
         vectors: file of the vector index.
-        projection: file of the directions that vectors are projected on; empty if they are not.
-        dims: numbers of a vector then.
+        directions: file of what vectors are projected on, if they are, and of what they are on average.
+        dims: numbers of a vector, all told.
+        products: how many of them make the numerator of the distance.
+        sums: how many make its denominator, behind those; none if it has none.
+        level: similarity that the neighbours of a query usually have.
         segments: files of embeddings.
         probes: lists of the vector index that are looked into.
         length: of the shortlist.
@@ -115,15 +123,17 @@ class Manifest(Record):
         seconds: that building took.
     """
 
-    format: Literal["glimpse-index-1"] = "glimpse-index-1"
+    format: Literal["glimpse-index-2"] = "glimpse-index-2"
     made_by: str
     coarse: str
-    binary: bool
     quick: tuple[Field, ...]
     rest: tuple[Field, ...]
     vectors: str
-    projection: str
+    directions: str
     dims: int
+    products: int
+    sums: int
+    level: float
     segments: tuple[Segment, ...]
     probes: int
     length: int
@@ -178,8 +188,21 @@ class _Block:
     near: npt.NDArray[np.float16]
     quick: npt.NDArray[np.float16]
     rest: npt.NDArray[np.float16]
-    patterns: npt.NDArray[np.uint64] | None
     name: str = ""
+
+
+class _Asked(NamedTuple):
+    """What a crop asks of the index.
+
+    Attributes:
+        own: `[1, dims]`, as the index would hold the crop itself.
+        products, mean, sums: see `Shortlist._asked`.
+    """
+
+    own: npt.NDArray[np.float32]
+    products: Tensor
+    mean: Tensor
+    sums: Tensor
 
 
 @dataclass
@@ -195,12 +218,11 @@ class Shortlist:
     distance: Distance | None
     index: Any
     projection: Tensor | None
+    centre: Tensor
     blocks: list[_Block]
     version: int = 0
     _alive: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
-    _patterns: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     _allowed: OrderedDict[tuple[int, str], Mask] = field(default_factory=OrderedDict)
-    _groups: OrderedDict[tuple[int, int], tuple[Mask, bytes]] = field(default_factory=OrderedDict)
     _living: bytes | None = None
     _count: int = 0
     # Several threads may search; the vector index does not take additions meanwhile.
@@ -237,29 +259,28 @@ class Shortlist:
         self._alive = np.zeros(size, np.bool_)
         self._alive[now] = True
         self._count = len(now)
-        if self.manifest.binary:
-            self._patterns = np.zeros(size, np.uint64)
-            for block in self.blocks:
-                assert block.patterns is not None
-                self._patterns[block.ids] = block.patterns
         self._allowed.clear()
-        self._groups.clear()
         self._living = None
         self.version = version
 
     def _take_in(self, embedding: Embedding, ids: Rows) -> None:
-        vectors, patterns = vectors_of(self.coarse, embedding, self.manifest.binary)
-        if self.manifest.binary and patterns is None:
-            cause = "a crop came whose weights are neither 0 nor 1"
-            raise GalleryError(self.folder, cause, "build the index again with `glimpse gallery index --rebuild`")
-        near = self._projected(vectors)
+        near = self._vectors(embedding)
         self.index.add_with_ids(near, ids)
         quick, rest = Packed(self.manifest.quick).pack(embedding), Packed(self.manifest.rest).pack(embedding)
-        self.blocks.append(_Block(ids, near.astype(np.float16), quick, rest, patterns))
+        self.blocks.append(_Block(ids, near.astype(np.float16), quick, rest))
 
-    def _projected(self, vectors: Tensor) -> npt.NDArray[np.float32]:
-        vectors = vectors if self.projection is None else vectors @ self.projection
-        return np.ascontiguousarray(vectors.numpy())
+    def _vectors(self, embedding: Embedding) -> npt.NDArray[np.float32]:
+        """What the index holds of crops, `[n, dims]`: what makes the numerator, projected, less what it is on average
+        with such a denominator; the denominator; zeros."""
+        products, sums = self._halves(embedding)
+        out = np.zeros((len(products), self.manifest.dims), np.float32)
+        whole = torch.cat([products - sums @ self.centre, sums], 1)
+        out[:, : whole.shape[1]] = whole.numpy()
+        return out
+
+    def _halves(self, embedding: Embedding) -> tuple[Tensor, Tensor]:
+        products, sums = vectors_of(self.coarse, embedding)
+        return products if self.projection is None else products @ self.projection, sums
 
     def __len__(self) -> int:
         return self._count
@@ -274,7 +295,7 @@ class Shortlist:
             allowed = self._fitting(gallery, where)
             fitting = len(self) if allowed is self._alive else int(np.count_nonzero(allowed))
             rows = np.flatnonzero(allowed) if fitting <= max(SMALL, 4 * depth) else None
-            length = max(self.manifest.length, 2 * depth)
+            length = max(self.manifest.length, 2 * depth, self.distance.n if isinstance(self.distance, Cascade) else 0)
             if len(probe.embedding) > 1 and probe.combine == "mean":  # near the mean need not be nearest to any of them
                 length *= 4
             # The fewer crops a filter leaves, the farther apart they lie.
@@ -314,11 +335,26 @@ class Shortlist:
             probes: lists of the vector index that are looked into.
             allowed: which rows may be in it; all that live if not given.
         """
-        allowed = self._alive if allowed is None else allowed
-        if self.manifest.binary:
-            return self._by_pattern(crop, length, probes, allowed)
-        vector = self._projected(self.coarse.shortlist_vectors(crop))
-        return self._nearest(vector, length, probes, self._bits_of(allowed))[1]
+        bits = self._bits_of(self._alive if allowed is None else allowed)
+        asked = self._asked(crop)
+        lists = self.index.quantizer.search(asked.own, probes)[1]
+        level = 1.0  # a difference of sums is one already
+        if self.manifest.sums and self._normalised:
+            pool = self._pool(asked, self.manifest.level, _WIDE * length, lists[:, :_LOOK], bits)
+            near = np.sort(self._similarities(asked, pool))[::-1]
+            level = max(-1.0, float(near[min(2 * length, len(near)) - 1])) if len(near) else self.manifest.level
+        rows = self._pool(asked, level, _WIDE * length, lists, bits)
+        similarities = self._similarities(asked, rows)
+        if len(rows) > length:
+            best = np.argpartition(-similarities, length - 1)[:length]
+            rows, similarities = rows[best], similarities[best]
+        order = np.argsort(-similarities, kind="stable")
+        rows, apart = rows[order], np.isneginf(similarities[order])
+        if self.manifest.sums and (apart.any() or len(rows) < length):
+            # All that share nothing with the query are equally far, and come in the order of the gallery.
+            others = np.flatnonzero(self._alive if allowed is None else allowed)[: 2 * length]
+            rows = np.concatenate([rows[~apart], np.setdiff1d(others, rows[~apart])])[:length]
+        return rows
 
     def _bits_of(self, allowed: Mask) -> bytes | None:
         """One bit for each row; `None` where every bit would be set."""
@@ -328,76 +364,46 @@ class Shortlist:
             self._living = b"" if allowed.all() else _bits(allowed)
         return self._living or None
 
-    def _nearest(
-        self, vector: npt.NDArray[np.float32], length: int, probes: int, bits: bytes | None
-    ) -> tuple[npt.NDArray[np.float32], Rows]:
-        """Inner products and row numbers of the largest, among those whose bit is set."""
-        faiss = library()
-        params = faiss.SearchParametersIVF(nprobe=probes)
-        if bits is not None:
-            held = np.frombuffer(bits, np.uint8)
-            params.sel = selector = faiss.IDSelectorBitmap(held)
-            _, found = self.index.search(vector, _WIDE * length, params=params)
-            del selector
-        else:
-            _, found = self.index.search(vector, _WIDE * length, params=params)
-        # The codes are coarse: of what they find, the vectors themselves say which are the nearest.
-        rows = found[0][found[0] >= 0]
-        near = borrowed(self._gather(rows, "near")).float()
-        products = (near @ torch.from_numpy(vector[0])).numpy()
-        if len(rows) > length:
-            best = np.argpartition(-products, length - 1)[:length]
-            rows, products = rows[best], products[best]
-        order = np.argsort(-products, kind="stable")
-        return products[order], rows[order]
-
-    def _by_pattern(self, crop: Embedding, length: int, probes: int, allowed: Mask) -> Rows:
-        """With weights of 0 and 1, crops that share as many parts with the query have one denominator: among them, the
-        order of inner products is that of the distance. One search for each number of shared parts.
-
-        Only the weights of gallery crops need be 0 or 1; for a query of others the order is near that of the distance.
-        """
+    @property
+    def _normalised(self) -> bool:
         coarse = self.coarse
-        assert isinstance(coarse, PartDistance)
-        prepared = coarse.prepare(crop)
-        unit = prepared[coarse._unit].float()
-        weights = np.ones(unit.shape[1]) if coarse._pair is None else prepared[coarse._pair][0].double().numpy()
-        vector = self._projected(unit.flatten(1))
-        bits = np.uint64(1) << np.arange(len(weights), dtype=np.uint64)
-        groups = self._shared(int(bits[weights > 0].sum()))
-        values, rows = [], []
-        for shared, (mask, packed) in groups.items():
-            if not shared:
-                continue
-            products, found = self._nearest(
-                vector, length, probes, packed if allowed is self._alive else _bits(mask & allowed)
-            )
-            sums = ((self._patterns[found, None] & bits) > 0) @ weights
-            values.append(1.0 - products / sums if coarse.normalise else sums - products)
-            rows.append(found)
-        every = np.concatenate([np.zeros(0, np.int64), *rows])
-        if values:
-            every = every[np.argsort(np.concatenate(values), kind="stable")[:length]]
-        if len(every) < length and 0 in groups:  # then come those that share nothing, all as far as can be
-            every = np.concatenate([every, np.flatnonzero(groups[0][0] & allowed)[: length - len(every)]])
-        return every
+        return isinstance(coarse, PartDistance) and coarse.normalise
 
-    def _shared(self, pattern: int) -> dict[int, tuple[Mask, bytes]]:
-        """Living rows by how many parts they share with a query that shows `pattern`."""
-        found: dict[int, tuple[Mask, bytes]] = {}
-        counts: npt.NDArray[np.uint8] | None = None
-        for shared in range(pattern.bit_count() + 1):
-            key = (pattern, shared)
-            if key not in self._groups:
-                counts = np.bitwise_count(self._patterns & np.uint64(pattern)) if counts is None else counts
-                mask = (counts == shared) & self._alive
-                self._groups[key] = (mask, _bits(mask))
-                if len(self._groups) > _MASKS:
-                    self._groups.popitem(last=False)
-            self._groups.move_to_end(key)
-            group = self._groups[key]
-            if group[0].any():
-                found[shared] = group
+    def _asked(self, crop: Embedding) -> _Asked:
+        """What inner products with the vectors of the index ask of a crop, one row."""
+        products, sums = self._halves(crop)
+        # Vectors stand for what differs from the mean, `p - s C`; so `<q, p>` is `<q, p - s C> + <C q, s>`.
+        return _Asked(own=self._vectors(crop), products=products[0], mean=self.centre @ products[0], sums=sums[0])
+
+    def _pool(self, asked: _Asked, level: float, size: int, lists: npt.NDArray[np.int64], bits: bytes | None) -> Rows:
+        """Rows of some lists that are likeliest to be nearer than `level`, of those whose bit is set."""
+        faiss = library()
+        vector = np.zeros((1, self.manifest.dims), np.float32)
+        whole = torch.cat([asked.products, asked.mean - level * asked.sums])
+        vector[0, : len(whole)] = whole.numpy()
+        params = faiss.SearchParametersIVF(nprobe=lists.shape[1])
+        if bits is not None:
+            params.sel = selector = faiss.IDSelectorBitmap(np.frombuffer(bits, np.uint8))  # noqa: F841 - not copied
+        lists = np.ascontiguousarray(lists)
+        unused, found = np.zeros((1, max(size, lists.shape[1])), np.float32), np.empty((1, size), np.int64)
+        to, out = faiss.swig_ptr(lists), faiss.swig_ptr(found)
+        at = faiss.swig_ptr(unused)
+        self.index.search_preassigned_c(1, faiss.swig_ptr(vector), size, to, at, at, out, False, params)
+        rows: Rows = found[0][found[0] >= 0]
+        return rows
+
+    def _similarities(self, asked: _Asked, rows: Rows) -> npt.NDArray[np.float32]:
+        """What the stored vectors of rows say: the larger, the nearer."""
+        near = borrowed(self._gather(rows, "near")).float()
+        split = self.manifest.products
+        shares = near[:, split : split + self.manifest.sums]
+        like = near[:, :split] @ asked.products
+        if self.manifest.sums:
+            sums = shares @ asked.sums
+            like = like + shares @ asked.mean
+            like = like / sums.clamp(min=EPS) if self._normalised else like - sums
+            like = like.masked_fill_(sums <= EPS, -torch.inf)
+        found: npt.NDArray[np.float32] = like.numpy()
         return found
 
     def _fetch(self, rows: Rows, fields: Sequence[Field]) -> Embedding:
@@ -466,7 +472,7 @@ class Shortlist:
         for which in _KINDS:
             with open(self.folder / f"{name}.{which}", "wb") as file:
                 file.write(_bytes(getattr(block, which)))
-        np.savez(self.folder / f"{name}.npz", ids=block.ids, patterns=_or_none(block.patterns))
+        np.savez(self.folder / f"{name}.npz", ids=block.ids)
         return _mapped(self.folder, Segment(name=name, rows=len(block.ids)), self.manifest)
 
 
@@ -486,7 +492,8 @@ def open_shortlist(gallery: Gallery, distance: Distance) -> Shortlist | None:
     faiss = library()
     try:
         index = faiss.read_index(str(folder / manifest.vectors))
-        projection = np.load(folder / manifest.projection) if manifest.projection else None
+        with np.load(folder / manifest.directions) as held:
+            projection, centre = torch.from_numpy(held["projection"]), torch.from_numpy(held["centre"])
         blocks = [_mapped(folder, segment, manifest) for segment in manifest.segments]
         if index.ntotal != sum(segment.rows for segment in manifest.segments):
             raise ValueError(f"{manifest.vectors} is of another index")
@@ -497,9 +504,7 @@ def open_shortlist(gallery: Gallery, distance: Distance) -> Shortlist | None:
             return open_shortlist(gallery, distance)
         cause = f"a file of the index cannot be read ({first_line(error)})"
         raise GalleryError(folder, cause, "build it again with `glimpse gallery index --rebuild`") from error
-    found = Shortlist(
-        folder, manifest, distance, index, None if projection is None else torch.from_numpy(projection), blocks
-    )
+    found = Shortlist(folder, manifest, distance, index, projection if len(projection) else None, centre, blocks)
     found.sync(gallery)
     return found
 
@@ -542,42 +547,68 @@ def build(
     generator = np.random.default_rng(seed)
     lists = int(np.clip(2 * len(ids) ** 0.5, 1, max(1, len(ids) // 39)))
     sample = np.sort(generator.choice(ids, min(len(ids), max(_SAMPLE * lists, 4096)), replace=False))
-    vectors, binary = _sampled(gallery, coarse, quick, sample)
-    projection = _directions(vectors)
-    learnt = vectors if projection is None else vectors @ projection
-    faiss = library()
-    dims = learnt.shape[1]
-    kind = f"PQ{dims // 2}x4fs" if dims % 2 == 0 and len(sample) >= 4096 else "Flat"
-    index = faiss.index_factory(dims, f"IVF{lists},{kind}", faiss.METRIC_INNER_PRODUCT)
-    index.cp.niter = 10
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    index.train(np.ascontiguousarray(learnt.numpy()))
+    products, sums = _sampled(gallery, coarse, quick, sample)
+    projection = _directions(products)
+    level = _level(products, sums)
+    products = products if projection is None else products @ projection
+    centre = torch.linalg.lstsq(sums, products, driver="gelsd").solution
+    learnt = torch.cat([products - sums @ centre, sums], 1)
+    learnt = torch.cat([learnt, learnt.new_zeros(len(learnt), learnt.shape[1] % 2)], 1)
+    index = _trained(learnt.numpy(), products.shape[1], lists, seed)
+    directions = f"directions-{uuid.uuid4().hex[:12]}.npz"
     with written(gallery.where):
         folder.mkdir(parents=True, exist_ok=True)
-    directions = ""
-    if projection is not None:
-        directions = f"projection-{uuid.uuid4().hex[:12]}.npy"
-        with written(gallery.where):
-            np.save(folder / directions, projection.numpy())
+        empty = np.zeros((0, 0), np.float32)
+        np.savez(
+            folder / directions,
+            projection=empty if projection is None else projection.numpy(),
+            centre=centre.numpy(),
+        )
     manifest = Manifest(
         made_by=gallery.info.made_by,
         coarse=repr(coarse),
-        binary=binary,
         quick=quick,
         rest=rest,
         vectors="",
-        projection=directions,
-        dims=dims,
+        directions=directions,
+        dims=learnt.shape[1],
+        products=products.shape[1],
+        sums=sums.shape[1],
+        level=level,
         segments=(),
         probes=8,
         length=200,
     )
-    made = Shortlist(folder, manifest, distance, index, projection, [])
+    made = Shortlist(folder, manifest, distance, index, projection, centre, [])
     with written(gallery.where):
         made.blocks = [_indexed(made, gallery, progress)]
     made._settle(made.blocks[0].ids, gallery.table.version)
     made.manifest = made.manifest.model_copy(update={"seconds": time.monotonic() - start})
     tune(made, gallery, recall, seed=seed)
+    return made
+
+
+def _trained(vectors: npt.NDArray[np.float32], products: int, lists: int, seed: int) -> Any:
+    """An empty vector index that has learnt its lists and codes.
+
+    Lists are of crops that are alike, whatever they show of themselves: directions of the first `products` numbers.
+    """
+    faiss = library()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    directions = vectors.copy()
+    directions[:, products:] = 0.0
+    faiss.normalize_L2(directions)
+    means = faiss.Kmeans(vectors.shape[1], lists, niter=10, spherical=True, seed=1 + seed)
+    means.train(directions)
+    quantizer = faiss.IndexFlatIP(vectors.shape[1])
+    quantizer.add(means.centroids)
+    made: Any
+    if len(vectors) >= 4096:
+        sizes = vectors.shape[1], lists, vectors.shape[1] // 2, 4
+        made = faiss.IndexIVFPQFastScan(quantizer, *sizes, faiss.METRIC_INNER_PRODUCT)
+    else:
+        made = faiss.IndexIVFFlat(quantizer, vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+    made.train(vectors)
     return made
 
 
@@ -587,30 +618,21 @@ def _indexed(made: Shortlist, gallery: Gallery, progress: Callable[[int], None] 
     quick, rest = Packed(made.manifest.quick), Packed(made.manifest.rest)
     fields = made.manifest.fields
     ids: list[Rows] = []
-    patterns: list[npt.NDArray[np.uint64]] = []
-    coarse = made.coarse
     with ExitStack() as stack:
         near, first, second = (stack.enter_context(open(made.folder / f"{name}.{kind}", "wb")) for kind in _KINDS)
         for block in gallery.table.blocks([each.column for each in fields], rows=_BLOCK):
             embedding = to_embedding(block, fields, made.manifest.made_by)
             rows = block.column("_rowid").to_numpy().astype(np.int64)
-            vectors, shown = vectors_of(coarse, embedding, made.manifest.binary)
-            if made.manifest.binary and shown is None:
-                # The sample was binary and the gallery is not: shortlist as for any weights.
-                made.manifest = made.manifest.model_copy(update={"binary": False})
-                made.index.reset()
-                return _indexed(made, gallery, progress)
-            projected = made._projected(vectors)
-            made.index.add_with_ids(projected, rows)
-            near.write(_bytes(projected.astype(np.float16)))
+            vectors = made._vectors(embedding)
+            made.index.add_with_ids(vectors, rows)
+            near.write(_bytes(vectors.astype(np.float16)))
             first.write(_bytes(quick.pack(embedding)))
             second.write(_bytes(rest.pack(embedding)))
             ids.append(rows)
-            patterns += [shown] if shown is not None else []
             if progress is not None:
                 progress(len(rows))
     every = np.concatenate(ids)
-    np.savez(made.folder / f"{name}.npz", ids=every, patterns=_or_none(np.concatenate(patterns) if patterns else None))
+    np.savez(made.folder / f"{name}.npz", ids=every)
     block_ = _mapped(made.folder, Segment(name=name, rows=len(every)), made.manifest)
     return block_ if (every[1:] > every[:-1]).all() else made._write(_only(block_, np.argsort(every)))
 
@@ -690,39 +712,31 @@ def _places(ordered: Rows, true: Rows) -> npt.NDArray[np.int64]:
     return np.array([place.get(int(row), 1 << 30) for row in true])
 
 
-def vectors_of(coarse: Distance, embedding: Embedding, binary: bool) -> tuple[Tensor, npt.NDArray[np.uint64] | None]:
-    """Vectors `[n, d]` float32 for the index and, if all weights are 0 or 1, which parts each crop shows, as bits.
+def vectors_of(coarse: Distance, embedding: Embedding) -> tuple[Tensor, Tensor]:
+    """What inner products make the numerator and the denominator of a similarity, `[n, d]` and `[n, k]` float32.
 
-    With `binary` off, or where weights are others, the vectors are the distance's `shortlist_vectors`.
+    The second is empty where a distance has no denominator of its own; the first is then its `shortlist_vectors`.
     """
-    if binary and isinstance(coarse, PartDistance):
-        weights = None if coarse.weights is None else embedding[coarse.weights].float()
-        parts = embedding[coarse.parts]
-        shown = torch.ones(parts.shape[:2]) if weights is None else weights
-        if shown.shape[1] <= 63 and bool(((shown == 0) | (shown == 1)).all()):
-            prepared = coarse.prepare(embedding)
-            bits = (shown.to(torch.int64) << torch.arange(shown.shape[1])).sum(1)
-            return prepared[coarse._unit].float().flatten(1), bits.numpy().astype(np.uint64)
-    return coarse.shortlist_vectors(embedding), None
+    if isinstance(coarse, PartDistance) and coarse.weights is not None:
+        return coarse.ratio_vectors(embedding)
+    vectors = coarse.shortlist_vectors(embedding)
+    return vectors, vectors.new_zeros(len(vectors), 0)
 
 
-def _sampled(gallery: Gallery, coarse: Distance, quick: Sequence[Field], sample: Rows) -> tuple[Tensor, bool]:
-    """Vectors of some rows, and whether their weights are all 0 or 1."""
-    parts: list[Tensor] = []
-    binary = True
-    for rows in np.array_split(sample, -(-len(sample) // _BLOCK)):
-        vectors, shown = vectors_of(coarse, gallery.embedding(rows, quick), binary)
-        if binary and shown is None:
-            if parts:
-                return _sampled_plain(gallery, coarse, quick, sample), False
-            binary = False
-        parts.append(vectors)
-    return torch.cat(parts), binary
-
-
-def _sampled_plain(gallery: Gallery, coarse: Distance, quick: Sequence[Field], sample: Rows) -> Tensor:
+def _sampled(gallery: Gallery, coarse: Distance, quick: Sequence[Field], sample: Rows) -> tuple[Tensor, Tensor]:
+    """`vectors_of` some rows."""
     blocks = np.array_split(sample, -(-len(sample) // _BLOCK))
-    return torch.cat([vectors_of(coarse, gallery.embedding(rows, quick), False)[0] for rows in blocks])
+    parts = [vectors_of(coarse, gallery.embedding(rows, quick)) for rows in blocks]
+    return torch.cat([products for products, _ in parts]), torch.cat([sums for _, sums in parts])
+
+
+def _level(products: Tensor, sums: Tensor) -> float:
+    """Similarity of a crop and the tenth of its neighbours, in the middle of some crops."""
+    if not sums.shape[1] or len(products) < 2:
+        return 1.0
+    few = slice(None, None, -(-len(products) // QUERIES))
+    like = (products[few] @ products.T) / (sums[few] @ sums.T).clamp(min=EPS)
+    return float(like.topk(min(K + 1, len(products)), dim=1).values[:, -1].median())
 
 
 def _directions(vectors: Tensor) -> Tensor | None:
@@ -741,7 +755,7 @@ def _directions(vectors: Tensor) -> Tensor | None:
 def _mapped(folder: Path, segment: Segment, manifest: Manifest) -> _Block:
     """The files of a segment."""
     with np.load(folder / f"{segment.name}.npz") as held:
-        ids, patterns = held["ids"], held["patterns"]
+        ids = held["ids"]
 
     def rows(which: Literal["near", "quick", "rest"]) -> npt.NDArray[np.float16]:
         width = manifest.dims if which == "near" else Packed(getattr(manifest, which)).width
@@ -752,10 +766,9 @@ def _mapped(folder: Path, segment: Segment, manifest: Manifest) -> _Block:
             return np.zeros((segment.rows, 0), np.float16)
         return np.memmap(path, np.float16, "r", shape=(segment.rows, width))
 
-    if len(ids) != segment.rows or (manifest.binary and len(patterns) != len(ids)):
+    if len(ids) != segment.rows:
         raise ValueError(f"{segment.name}.npz has not {segment.rows} rows")
-    shown = patterns if len(patterns) == len(ids) else None
-    return _Block(ids, rows("near"), rows("quick"), rows("rest"), shown, segment.name)
+    return _Block(ids, rows("near"), rows("quick"), rows("rest"), segment.name)
 
 
 def _bytes(rows: npt.NDArray[Any]) -> memoryview:
@@ -764,8 +777,7 @@ def _bytes(rows: npt.NDArray[Any]) -> memoryview:
 
 
 def _only(block: _Block, rows: npt.NDArray[Any]) -> _Block:
-    patterns = None if block.patterns is None else block.patterns[rows]
-    return _Block(block.ids[rows], block.near[rows], block.quick[rows], block.rest[rows], patterns)
+    return _Block(block.ids[rows], block.near[rows], block.quick[rows], block.rest[rows])
 
 
 def _joined(blocks: list[_Block], write: Callable[[_Block], _Block]) -> list[_Block]:
@@ -774,16 +786,12 @@ def _joined(blocks: list[_Block], write: Callable[[_Block], _Block]) -> list[_Bl
     for block in blocks:
         if out and len(out[-1].ids) < 4 * _BLOCK and len(block.ids) < 4 * _BLOCK:
             last = out.pop()
-            patterns = None
-            if last.patterns is not None and block.patterns is not None:
-                patterns = np.concatenate([last.patterns, block.patterns])
             block = write(
                 _Block(
                     np.concatenate([last.ids, block.ids]),
                     np.concatenate([last.near, block.near]),
                     np.concatenate([last.quick, block.quick]),
                     np.concatenate([last.rest, block.rest]),
-                    patterns,
                 )
             )
         out.append(block)
@@ -794,7 +802,7 @@ def _files_of(manifest: Manifest) -> set[str]:
     """Names of the files that belong to an index, beside its manifest."""
     ends = (*_KINDS, "npz")
     of_rows = {f"{segment.name}.{end}" for segment in manifest.segments for end in ends}
-    return {manifest.vectors, manifest.projection} | of_rows
+    return {manifest.vectors, manifest.directions} | of_rows
 
 
 def _clean(folder: Path, manifest: Manifest) -> None:
@@ -822,7 +830,7 @@ def scrub(folder: Path, table: Table, strike: Callable[[Collection[str]], None] 
         assert manifest is not None
         blocks = [_mapped(folder, segment, manifest) for segment in manifest.segments]
         index = library().read_index(str(folder / manifest.vectors))
-        made = Shortlist(folder, manifest, None, index, None, blocks)
+        made = Shortlist(folder, manifest, None, index, None, torch.empty(0), blocks)
     # Missing, damaged, or without the library to read it.
     except Exception:
         _remove(folder, strike)
@@ -855,10 +863,6 @@ def _folder(gallery: Gallery) -> Path:
 
 def _bits(mask: Mask) -> bytes:
     return np.packbits(mask, bitorder="little").tobytes()
-
-
-def _or_none(patterns: npt.NDArray[np.uint64] | None) -> npt.NDArray[np.uint64]:
-    return np.zeros(0, np.uint64) if patterns is None else patterns
 
 
 def library() -> Any:

@@ -339,6 +339,18 @@ class PartDistance:
             )
         return Explanation(float(self.matrix(query, gallery)), tuple(_shares_to_one(matches)))
 
+    def ratio_vectors(self, embedding: Embedding) -> tuple[Tensor, Tensor]:
+        """`(a, b)`, `[n, k d]` and `[n, k]` float32: unit parts times their weights, and the weights.
+
+        The distance of a pair is `1 - <a_q, a_g> / <b_q, b_g>`, or `<b_q, b_g> - <a_q, a_g>` if not normalised. A pair
+        is nearer than `1 - t` where `<a_q, a_g> - t <b_q, b_g>`, one inner product, is positive: so a vector index can
+        serve a distance whose denominator depends on the pair.
+        """
+        prepared = self.prepare(embedding)
+        scaled = prepared[self._unit].float()
+        pair = scaled.new_ones(scaled.shape[:2]) if self._pair is None else prepared[self._pair].float()
+        return scaled.flatten(1), pair
+
     def shortlist_vectors(self, embedding: Embedding) -> Tensor:
         """Unit vectors `[n, k d]` float32: unit parts times the square root of their weights, one after the other.
 
