@@ -345,6 +345,31 @@ def test_shortlist_vectors_order_a_fully_visible_gallery_like_the_distance():
 
 
 @pytest.mark.parametrize("combine", ["product", "sqrt_product"])
+def test_a_pair_is_nearer_than_a_level_where_a_difference_is_positive(combine):
+    q, g = crops(5, seed=1), crops(40, seed=2)
+    q["weights"][0, 0] = 0
+    distance = PartDistance(combine=combine)
+    (a, b), (c, d) = distance.ratio_vectors(q), distance.ratio_vectors(g)
+    compared = b @ d.T > 1e-6
+    assert compared.sum() > 100
+    like = 1 - distance.matrix(q, g)
+    assert_close((a @ c.T / (b @ d.T).clamp(min=1e-6))[compared], like[compared], rtol=0, atol=1e-5)
+    for level in (-0.5, 0.0, 0.1, 0.3):
+        positive = torch.cat([a, -level * b], 1) @ torch.cat([c, d], 1).T > 0
+        sure = compared & ((like - level).abs() > 1e-5)
+        assert torch.equal(positive[sure], (like > level)[sure])
+        assert int(positive.sum()) > 0
+    plain = PartDistance(combine=combine, normalise=False)
+    assert_close((b @ d.T - a @ c.T)[compared], plain.matrix(q, g)[compared], rtol=0, atol=1e-5)
+
+
+def test_without_weights_all_parts_count_alike():
+    products, sums = PartDistance(weights=None).ratio_vectors(crops(3))
+    assert_close(products.square().sum(1), sums.sum(1), **close)
+    assert torch.equal(sums, torch.ones_like(sums))
+
+
+@pytest.mark.parametrize("combine", ["product", "sqrt_product"])
 def test_shortlist_vectors_weigh_parts_by_the_root_of_both_weights(combine):
     q, g = crops(5, seed=1), crops(6, seed=2)
     distance = PartDistance(combine=combine)

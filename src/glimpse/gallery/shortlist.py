@@ -52,7 +52,7 @@ QUERIES = 200
 SMALL = 4096
 """Where a filter leaves no more rows than this, they are all compared."""
 
-_PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024)
 _LENGTHS = (30, 50, 75, 100, 150, 200, 250, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 6400)
 _BLOCK = 16384
 _SAMPLE = 64
@@ -62,6 +62,7 @@ _WIDE = 8
 _LOOK = 32
 """Lists that are looked into for the level of a query's neighbours, at most."""
 _MASKS = 64
+_TINY = 1e-6
 _LONG = 800
 """Length of the list in which the places of the true neighbours are looked up."""
 
@@ -111,7 +112,8 @@ class Manifest(Record):
         coarse: the distance that it shortlists for, as text.
         quick, rest: fields that shortlisted rows are compared by, and those that the best of them are.
         vectors: file of the vector index.
-        directions: file of what vectors are projected on, if they are, and of what they are on average.
+        directions: file of what vectors are projected on, if they are, of what they are on average, and of the lists'
+            means.
         dims: numbers of a vector, all told.
         products: how many of them make the numerator of the distance.
         sums: how many make its denominator, behind those; none if it has none.
@@ -204,6 +206,11 @@ class _Asked(NamedTuple):
     mean: Tensor
     sums: Tensor
 
+    def at(self, level: float, dims: int) -> npt.NDArray[np.float32]:
+        """The vector whose product with that of a crop is positive where the crop is nearer than `level`."""
+        whole = torch.cat([self.products, self.mean - level * self.sums])
+        return np.pad(whole.numpy(), (0, dims - len(whole)))
+
 
 @dataclass
 class Shortlist:
@@ -219,6 +226,7 @@ class Shortlist:
     index: Any
     projection: Tensor | None
     centre: Tensor
+    means: Tensor
     blocks: list[_Block]
     version: int = 0
     _alive: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
@@ -337,12 +345,13 @@ class Shortlist:
         """
         bits = self._bits_of(self._alive if allowed is None else allowed)
         asked = self._asked(crop)
-        lists = self.index.quantizer.search(asked.own, probes)[1]
+        alike = self.index.quantizer.search(asked.own, min(probes, _LOOK) if self.manifest.sums else probes)[1]
         level = 1.0  # a difference of sums is one already
         if self.manifest.sums and self._normalised:
-            pool = self._pool(asked, self.manifest.level, _WIDE * length, lists[:, :_LOOK], bits)
+            pool = self._pool(asked, self.manifest.level, _WIDE * length, alike, bits)
             near = np.sort(self._similarities(asked, pool))[::-1]
             level = max(-1.0, float(near[min(2 * length, len(near)) - 1])) if len(near) else self.manifest.level
+        lists = self._lists(asked, level, alike, probes) if self.manifest.sums else alike
         rows = self._pool(asked, level, _WIDE * length, lists, bits)
         similarities = self._similarities(asked, rows)
         if len(rows) > length:
@@ -375,12 +384,17 @@ class Shortlist:
         # Vectors stand for what differs from the mean, `p - s C`; so `<q, p>` is `<q, p - s C> + <C q, s>`.
         return _Asked(own=self._vectors(crop), products=products[0], mean=self.centre @ products[0], sums=sums[0])
 
+    def _lists(self, asked: _Asked, level: float, alike: npt.NDArray[np.int64], probes: int) -> npt.NDArray[np.int64]:
+        """The lists whose crops are nearer than `level` on average, and that in which the crop itself would be."""
+        nearer = self.means @ torch.from_numpy(asked.at(level, self.means.shape[1]))
+        nearer[alike[0, 0]] = torch.inf
+        chosen: npt.NDArray[np.int64] = nearer.topk(probes).indices.numpy()
+        return chosen[None]
+
     def _pool(self, asked: _Asked, level: float, size: int, lists: npt.NDArray[np.int64], bits: bytes | None) -> Rows:
         """Rows of some lists that are likeliest to be nearer than `level`, of those whose bit is set."""
         faiss = library()
-        vector = np.zeros((1, self.manifest.dims), np.float32)
-        whole = torch.cat([asked.products, asked.mean - level * asked.sums])
-        vector[0, : len(whole)] = whole.numpy()
+        vector = asked.at(level, self.manifest.dims)[None]
         params = faiss.SearchParametersIVF(nprobe=lists.shape[1])
         if bits is not None:
             params.sel = selector = faiss.IDSelectorBitmap(np.frombuffer(bits, np.uint8))  # noqa: F841 - not copied
@@ -493,7 +507,7 @@ def open_shortlist(gallery: Gallery, distance: Distance) -> Shortlist | None:
     try:
         index = faiss.read_index(str(folder / manifest.vectors))
         with np.load(folder / manifest.directions) as held:
-            projection, centre = torch.from_numpy(held["projection"]), torch.from_numpy(held["centre"])
+            projection, centre, means = (torch.from_numpy(held[each]) for each in ("projection", "centre", "means"))
         blocks = [_mapped(folder, segment, manifest) for segment in manifest.segments]
         if index.ntotal != sum(segment.rows for segment in manifest.segments):
             raise ValueError(f"{manifest.vectors} is of another index")
@@ -504,7 +518,7 @@ def open_shortlist(gallery: Gallery, distance: Distance) -> Shortlist | None:
             return open_shortlist(gallery, distance)
         cause = f"a file of the index cannot be read ({first_line(error)})"
         raise GalleryError(folder, cause, "build it again with `glimpse gallery index --rebuild`") from error
-    found = Shortlist(folder, manifest, distance, index, projection if len(projection) else None, centre, blocks)
+    found = Shortlist(folder, manifest, distance, index, projection if len(projection) else None, centre, means, blocks)
     found.sync(gallery)
     return found
 
@@ -555,6 +569,7 @@ def build(
     learnt = torch.cat([products - sums @ centre, sums], 1)
     learnt = torch.cat([learnt, learnt.new_zeros(len(learnt), learnt.shape[1] % 2)], 1)
     index = _trained(learnt.numpy(), products.shape[1], lists, seed)
+    means = _means(index, learnt)
     directions = f"directions-{uuid.uuid4().hex[:12]}.npz"
     with written(gallery.where):
         folder.mkdir(parents=True, exist_ok=True)
@@ -563,6 +578,7 @@ def build(
             folder / directions,
             projection=empty if projection is None else projection.numpy(),
             centre=centre.numpy(),
+            means=means.numpy(),
         )
     manifest = Manifest(
         made_by=gallery.info.made_by,
@@ -579,7 +595,7 @@ def build(
         probes=8,
         length=200,
     )
-    made = Shortlist(folder, manifest, distance, index, projection, centre, [])
+    made = Shortlist(folder, manifest, distance, index, projection, centre, means, [])
     with written(gallery.where):
         made.blocks = [_indexed(made, gallery, progress)]
     made._settle(made.blocks[0].ids, gallery.table.version)
@@ -610,6 +626,13 @@ def _trained(vectors: npt.NDArray[np.float32], products: int, lists: int, seed: 
         made = faiss.IndexIVFFlat(quantizer, vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     made.train(vectors)
     return made
+
+
+def _means(index: Any, vectors: Tensor) -> Tensor:
+    """Directions of the means of the lists, `[lists, dims]`; of one that got no vector, its own."""
+    lists = torch.from_numpy(index.quantizer.search(vectors.numpy(), 1)[1][:, 0])
+    total = torch.from_numpy(index.quantizer.reconstruct_n(0, index.nlist)) * _TINY
+    return torch.nn.functional.normalize(total.index_add(0, lists, vectors), dim=1)
 
 
 def _indexed(made: Shortlist, gallery: Gallery, progress: Callable[[int], None] | None) -> _Block:
@@ -830,7 +853,7 @@ def scrub(folder: Path, table: Table, strike: Callable[[Collection[str]], None] 
         assert manifest is not None
         blocks = [_mapped(folder, segment, manifest) for segment in manifest.segments]
         index = library().read_index(str(folder / manifest.vectors))
-        made = Shortlist(folder, manifest, None, index, None, torch.empty(0), blocks)
+        made = Shortlist(folder, manifest, None, index, None, torch.empty(0), torch.empty(0), blocks)
     # Missing, damaged, or without the library to read it.
     except Exception:
         _remove(folder, strike)
