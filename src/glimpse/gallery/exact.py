@@ -76,6 +76,10 @@ class Probes:
         """The same with what `distance` makes of a crop once."""
         return Probes(distance.prepare(self.embedding), self.sizes, self.combine, self.weights)
 
+    def readied(self, distance: Distance) -> Probes:
+        """The same with that beside what there is already, so that another distance can be made ready too."""
+        return Probes(_with(distance, self.embedding), self.sizes, self.combine, self.weights)
+
     def reduce(self, distances: Tensor) -> Tensor:
         """From the distances of all rows `[m, g]` to those of the queries `[q, g]`."""
         if len(self.sizes) == len(distances):
@@ -91,6 +95,11 @@ class Probes:
         """Distances of one query to all rows of `gallery` `[n]`, as `Distance.candidates` gives them."""
         index = torch.arange(len(gallery)).expand(len(self.embedding), -1)
         return self.reduce(distance.candidates(self.embedding, gallery, index))[0]
+
+
+def _with(distance: Distance, embedding: Embedding) -> Embedding:
+    """An embedding with what a distance makes of a crop once; distances go on from what they find made."""
+    return Embedding({**embedding.tensors, **distance.prepare(embedding).tensors}, embedding.made_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,14 +264,21 @@ def finish(
     coarse = coarse_of(distance)
     if not len(rows):
         return Ranked(np.zeros(0, np.float32), rows)
-    values = probe.prepared(coarse).candidates(coarse, coarse.prepare(fetch(rows, read_by(coarse, tuple(fields)))))
+    read = read_by(coarse, tuple(fields))
+    held = _with(coarse, fetch(rows, read))
+    probe = probe.readied(coarse)
+    values = probe.candidates(coarse, held)
     order = values.sort(stable=True).indices
     values, rows = values[order], rows[order.numpy()]
     if not isinstance(distance, Cascade):
         return Ranked(values[:depth].numpy(), rows[:depth])
-    near = np.sort(rows[: distance.n])
+    places = order[: distance.n].sort().values
+    held, near = held[places], np.sort(rows[: distance.n])
     fine = distance.fine
-    exact = probe.prepared(fine).candidates(fine, fine.prepare(fetch(near, read_by(fine, tuple(fields)))))
+    more = [each for each in read_by(fine, tuple(fields)) if each not in read]
+    if more:
+        held = Embedding({**held.tensors, **fetch(near, more).tensors}, held.made_by)
+    exact = probe.readied(fine).candidates(fine, held)
     order = exact.clamp(max=fine.farthest).sort(stable=True).indices
     head, tail = slice(0, min(depth, len(near))), slice(len(near), max(depth, len(near)))
     return Ranked(

@@ -57,7 +57,7 @@ _LENGTHS = (30, 50, 75, 100, 150, 200, 250, 300, 400, 600, 800, 1200, 1600, 2400
 _BLOCK = 16384
 _SAMPLE = 64
 """Vectors per list that the lists are learnt from."""
-_WIDE = 8
+_WIDE = 32
 """So many times the shortlist is taken by codes of 4 bits, before the vectors themselves choose."""
 _LOOK = 32
 """Lists that are looked into for the level of a query's neighbours, at most."""
@@ -280,7 +280,9 @@ class Shortlist:
     def _vectors(self, embedding: Embedding) -> npt.NDArray[np.float32]:
         """What the index holds of crops, `[n, dims]`: what makes the numerator, projected, less what it is on average
         with such a denominator; the denominator; zeros."""
-        products, sums = self._halves(embedding)
+        return self._joined(*self._halves(embedding))
+
+    def _joined(self, products: Tensor, sums: Tensor) -> npt.NDArray[np.float32]:
         out = np.zeros((len(products), self.manifest.dims), np.float32)
         whole = torch.cat([products - sums @ self.centre, sums], 1)
         out[:, : whole.shape[1]] = whole.numpy()
@@ -300,6 +302,7 @@ class Shortlist:
         # Threads do not pay for so little, and those of two libraries wait for each other.
         with self._lock, one_thread():
             library().omp_set_num_threads(1)
+            probe = probe.readied(self.coarse)
             allowed = self._fitting(gallery, where)
             fitting = len(self) if allowed is self._alive else int(np.count_nonzero(allowed))
             rows = np.flatnonzero(allowed) if fitting <= max(SMALL, 4 * depth) else None
@@ -348,7 +351,7 @@ class Shortlist:
         alike = self.index.quantizer.search(asked.own, min(probes, _LOOK) if self.manifest.sums else probes)[1]
         level = 1.0  # a difference of sums is one already
         if self.manifest.sums and self._normalised:
-            pool = self._pool(asked, self.manifest.level, _WIDE * length, alike, bits)
+            pool = self._pool(asked, self.manifest.level, 4 * length, alike, bits)
             near = np.sort(self._similarities(asked, pool))[::-1]
             level = max(-1.0, float(near[min(2 * length, len(near)) - 1])) if len(near) else self.manifest.level
         lists = self._lists(asked, level, alike, probes) if self.manifest.sums else alike
@@ -382,7 +385,9 @@ class Shortlist:
         """What inner products with the vectors of the index ask of a crop, one row."""
         products, sums = self._halves(crop)
         # Vectors stand for what differs from the mean, `p - s C`; so `<q, p>` is `<q, p - s C> + <C q, s>`.
-        return _Asked(own=self._vectors(crop), products=products[0], mean=self.centre @ products[0], sums=sums[0])
+        return _Asked(
+            own=self._joined(products, sums), products=products[0], mean=self.centre @ products[0], sums=sums[0]
+        )
 
     def _lists(self, asked: _Asked, level: float, alike: npt.NDArray[np.int64], probes: int) -> npt.NDArray[np.int64]:
         """The lists whose crops are nearer than `level` on average, and that in which the crop itself would be."""
@@ -409,12 +414,13 @@ class Shortlist:
     def _similarities(self, asked: _Asked, rows: Rows) -> npt.NDArray[np.float32]:
         """What the stored vectors of rows say: the larger, the nearer."""
         near = borrowed(self._gather(rows, "near")).float()
-        split = self.manifest.products
-        shares = near[:, split : split + self.manifest.sums]
-        like = near[:, :split] @ asked.products
+        zeros = near.new_zeros(near.shape[1] - self.manifest.products)
+        zeros[: self.manifest.sums] = asked.mean
+        like = near @ torch.cat([asked.products, zeros])
         if self.manifest.sums:
-            sums = shares @ asked.sums
-            like = like + shares @ asked.mean
+            ones = near.new_zeros(near.shape[1])
+            ones[self.manifest.products : self.manifest.products + self.manifest.sums] = asked.sums
+            sums = near @ ones  # two products with vectors: one with a matrix of two columns takes five times as long
             like = like / sums.clamp(min=EPS) if self._normalised else like - sums
             like = like.masked_fill_(sums <= EPS, -torch.inf)
         found: npt.NDArray[np.float32] = like.numpy()
