@@ -233,6 +233,7 @@ def query(asked: argparse.Namespace) -> dict[str, Any]:
     gallery.shortlist(distance)
     seconds = round(time.perf_counter() - started, 2)
     found: dict[str, Any] = {"crops": len(gallery), "seconds to load the index": seconds}
+    _warm(gallery)
     for i in range(min(20, asked.queries)):
         gallery.nearest(distance, probes[i], asked.top, mode="fast")
     times, rows = [], []
@@ -280,6 +281,7 @@ def growth(asked: argparse.Namespace) -> dict[str, Any]:
         gallery = Gallery.open(where, audit=False)
         if gallery.shortlist(distance) is None:
             gallery.index(distance, recall=asked.recall)
+        _warm(gallery)
         fast = _each(lambda i, g=gallery: g.nearest(distance, probes[i], 10, mode="fast"), 100)
         exact = _each(lambda i, g=gallery: g.nearest(distance, probes[i], 10, mode="exact"), 4)
         rows.append({"crops": size, "fast ms": _percentile(fast, 50), "exact ms": _percentile(exact, 50)})
@@ -321,6 +323,14 @@ def _draw(path: Path, method: str, rows: list[dict[str, Any]]) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _warm(gallery: Any) -> None:
+    """Read the files of the index once, as a process that has answered for some time has."""
+    for path in (gallery.folder / "index").iterdir():
+        with path.open("rb") as file:
+            while file.read(1 << 24):
+                pass
 
 
 def _each(work: Callable[[int], object], count: int) -> list[float]:

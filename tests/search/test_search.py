@@ -294,6 +294,13 @@ def test_a_gallery_of_the_query_alone_is_said_so(model: ColourModel, tmp_path: P
         search(model, tmp_path / "only.png", tmp_path)
 
 
+def test_a_stored_gallery_is_told_apart_from_a_folder(model: ColourModel, tmp_path: Path) -> None:
+    (tmp_path / "people.gallery" / "crops.lance").mkdir(parents=True)
+    said = r"is a stored gallery, not a folder of crops\. Remedy: use `glimpse gallery search .*people.gallery"
+    with pytest.raises(DataError, match=said):
+        search(model, crop(R, B), tmp_path / "people.gallery")
+
+
 def test_an_array_is_a_query(model: ColourModel, crops: Path) -> None:
     picture = crop(R, R, B, B)
     given, expected = search(model, np.asarray(picture), crops), search(model, picture, crops)

@@ -300,7 +300,7 @@ class Shortlist:
     def search(self, gallery: Gallery, probe: Probes, depth: int, where: str = "") -> Ranked:
         """The nearest `depth` rows of one query: as exact search gives them, but for what the shortlist misses."""
         # Threads do not pay for so little, and those of two libraries wait for each other.
-        with self._lock, one_thread():
+        with self._lock, one_thread(), torch.inference_mode():
             library().omp_set_num_threads(1)
             probe = probe.readied(self.coarse)
             allowed = self._fitting(gallery, where)

@@ -33,6 +33,9 @@ Query = str | Path | Sample | Image.Image | npt.NDArray[np.uint8]
 Option = float | int | bool | str
 """The value of an option of a distance."""
 
+_STORED = "crops.lance"
+"""Folder of a stored gallery (`glimpse.gallery`) that holds its table."""
+
 
 @overload  # A path is a sequence of texts as well; it is told apart first.
 def search(  # type: ignore[overload-overlap]
@@ -131,6 +134,9 @@ def _open(
 ) -> Gallery:
     if isinstance(gallery, (str, Path)) and str(gallery).endswith(".safetensors"):
         gallery = load_gallery(gallery)
+    if isinstance(gallery, (str, Path)) and (Path(gallery) / _STORED).is_dir():
+        remedy = f"use `glimpse gallery search {gallery} --query ...`, or glimpse.gallery.search_gallery"
+        raise DataError(gallery, "is a stored gallery, not a folder of crops", remedy)
     if not isinstance(gallery, Gallery):
         return embed_gallery(model, gallery, skip_bad=skip_bad, progress=progress)
     if gallery.embedding.made_by != model.made_by:
