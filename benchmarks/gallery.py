@@ -315,9 +315,10 @@ def _draw(path: Path, method: str, rows: list[dict[str, Any]]) -> None:
         times = [row[f"{kind} ms"] for row in rows]
         axes.plot(crops, times, marker=mark, label=kind)
         axes.annotate(
-            f"{times[-1]:.1f} ms", (crops[-1], times[-1]), textcoords="offset points", xytext=(-6, 7), ha="right"
+            f"{times[-1]:.1f} ms" if times[-1] < 1000 else f"{times[-1] / 1000:.1f} s", (crops[-1], times[-1]), textcoords="offset points", xytext=(-6, 7), ha="right"
         )
     axes.set(xscale="log", yscale="log", xlabel="crops in the gallery", ylabel="milliseconds for one query")
+    axes.set_ylim(top=2.5 * axes.get_ylim()[1])
     axes.set_title(f"{method}, K = 6, d = 256, ten hits", loc="left")
     axes.axhline(1000, color="#888888", linewidth=0.8, linestyle=":")
     axes.grid(alpha=0.3)
