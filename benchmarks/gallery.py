@@ -315,7 +315,11 @@ def _draw(path: Path, method: str, rows: list[dict[str, Any]]) -> None:
         times = [row[f"{kind} ms"] for row in rows]
         axes.plot(crops, times, marker=mark, label=kind)
         axes.annotate(
-            f"{times[-1]:.1f} ms" if times[-1] < 1000 else f"{times[-1] / 1000:.1f} s", (crops[-1], times[-1]), textcoords="offset points", xytext=(-6, 7), ha="right"
+            f"{times[-1]:.1f} ms" if times[-1] < 1000 else f"{times[-1] / 1000:.1f} s",
+            (crops[-1], times[-1]),
+            textcoords="offset points",
+            xytext=(-6, 7),
+            ha="right",
         )
     axes.set(xscale="log", yscale="log", xlabel="crops in the gallery", ylabel="milliseconds for one query")
     axes.set_ylim(top=2.5 * axes.get_ylim()[1])
